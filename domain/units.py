@@ -55,7 +55,7 @@ def duration_text(seconds: float) -> str:
     return "".join(parts)
 
 
-def check_weight(weight_bp: int) -> int:
+def check_weight(weight_bp: object) -> int:
     """``weight_bp`` itself, or ``ValueError`` when it is no weight."""
     if isinstance(weight_bp, bool) or not isinstance(weight_bp, int) or not 0 <= weight_bp <= FULL_BP:
         raise ValueError(f"a weight must lie in 0..{FULL_BP} basis points, got {weight_bp!r}")
