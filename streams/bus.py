@@ -5,7 +5,7 @@ Nothing here knows a broker library. `streams/consume.py` implements the port on
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -33,6 +33,11 @@ class Incoming:
     value: bytes
     headers: Mapping[str, bytes]
     timestamp: float
+
+    @property
+    def address(self) -> str:
+        """Where it is, for people: ``topic[partition]@offset``."""
+        return f"{self.topic}[{self.partition}]@{self.offset}"
 
     @property
     def is_barrier(self) -> bool:
@@ -74,10 +79,10 @@ class Bus(Protocol):
         """
         ...
 
-    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncIterator[Incoming]:
+    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[Incoming, None]:
         """The records with ``start <= offset < stop`` that still exist, in order, without barriers."""
         ...
 
-    def read_to_barrier(self, topic: str, partition: int, from_offset: int) -> AsyncIterator[Incoming]:
+    def read_to_barrier(self, topic: str, partition: int, from_offset: int) -> AsyncGenerator[Incoming, None]:
         """Everything from ``from_offset`` that was acknowledged before this call, in order, then stop."""
         ...

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from streams.bus import BARRIER_HEADER, BARRIER_KEY, BrokerUnavailable, Incoming, Outgoing
 from streams.settings import StreamSettings
@@ -28,7 +29,7 @@ POLL_S = 0.5
 
 async def follow(
     settings: StreamSettings, topics: Sequence[str], *, from_beginning: bool
-) -> AsyncIterator[Incoming]:
+) -> AsyncGenerator[Incoming, None]:
     """Every record of ``topics``, all partitions, as it arrives; ends only when the caller closes it.
 
     With ``from_beginning=False`` the first record is the first one acknowledged after the first ``anext``
@@ -50,7 +51,7 @@ async def follow(
 
 async def read_range(
     settings: StreamSettings, topic: str, partition: int, start: int, stop: int
-) -> AsyncIterator[Incoming]:
+) -> AsyncGenerator[Incoming, None]:
     """The records with ``start <= offset < stop`` that still exist, in order.
 
     ``stop`` must not lie beyond the topic's end: the reader waits for records that were promised.
@@ -65,7 +66,7 @@ async def read_range(
 
 async def read_to_barrier(
     settings: StreamSettings, topic: str, from_offsets: Mapping[int, int] | None = None
-) -> AsyncIterator[Incoming]:
+) -> AsyncGenerator[Incoming, None]:
     """Everything in ``topic`` that was acknowledged before this call, then stop.
 
     ``from_offsets`` maps the partitions to read to their first offset; without it, all of them are read
@@ -99,6 +100,27 @@ async def read_available(
             if records := await _poll(settings, consumer, left):
                 return records
     return []
+
+
+async def committed_offsets(
+    settings: StreamSettings, group: str, places: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], int]:
+    """Where a consumer group (by its name on the broker) stands; places without a commit are left out."""
+    if not places:
+        return {}
+    admin = AIOKafkaAdminClient(**settings.client_options())
+    wanted = [TopicPartition(settings.wire_name(topic), partition) for topic, partition in places]
+    try:
+        with translated(settings):
+            await admin.start()
+            found = await admin.list_consumer_group_offsets(group, partitions=wanted)
+    finally:
+        await admin.close()
+    return {
+        (settings.plain_name(place.topic), place.partition): committed.offset
+        for place, committed in found.items()
+        if committed.offset >= 0  # -1 stands for "never"
+    }
 
 
 async def ends(
@@ -184,11 +206,11 @@ class KafkaBus:
         offset: int = written.offset
         return offset
 
-    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncIterator[Incoming]:
+    def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[Incoming, None]:
         """See `Bus.read`."""
         return read_range(self._settings, topic, partition, start, stop)
 
-    def read_to_barrier(self, topic: str, partition: int, from_offset: int) -> AsyncIterator[Incoming]:
+    def read_to_barrier(self, topic: str, partition: int, from_offset: int) -> AsyncGenerator[Incoming, None]:
         """See `Bus.read_to_barrier`."""
         return read_to_barrier(self._settings, topic, {partition: from_offset})
 
@@ -214,7 +236,7 @@ def translated(settings: StreamSettings) -> Iterator[None]:
     try:
         yield
     except KafkaError as exc:
-        if not exc.retriable:
+        if not (exc.retriable or isinstance(exc, KafkaTimeoutError)):
             raise
         raise BrokerUnavailable(f"broker at {settings.bootstrap}: {type(exc).__name__}: {exc}") from exc
     except OSError as exc:
@@ -275,7 +297,7 @@ async def _read_until(
     consumer: AIOKafkaConsumer,
     starts: Mapping[TopicPartition, int],
     stops: Mapping[TopicPartition, int],
-) -> AsyncIterator[Incoming]:
+) -> AsyncGenerator[Incoming, None]:
     """Records of several partitions until each has reached its stop."""
     with translated(settings):
         await _seek(consumer, starts)
