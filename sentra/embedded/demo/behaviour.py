@@ -1,0 +1,72 @@
+"""How well one version of the demo service does its work: latency, failures, log levels. Pure, seeded draws.
+
+Every request takes the same number of draws whatever the fault, so two runs with one seed stay comparable
+after a fault is injected into one of them.
+"""
+
+from __future__ import annotations
+
+import math
+from random import Random
+from typing import Annotated, NamedTuple
+
+import msgspec
+
+LINES_PER_REQUEST = 3
+"""With one line per request the log gate is the slowest of all at demo traffic; three end that."""
+
+MEDIAN_MS = 20.0
+SIGMA = 0.5
+"""Of the lognormal: p95 45 ms, p99 64 ms, one request in a billion above 400 ms."""
+
+_Z95 = 1.6448536269514722
+HEALTHY_P95_MS = MEDIAN_MS * math.exp(SIGMA * _Z95)
+
+Ratio = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+Milliseconds = Annotated[float, msgspec.Meta(gt=0.0, le=60_000.0)]
+
+
+class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is wrong with a version; the default is nothing."""
+
+    error_ratio: Ratio = 0.0
+    """Share of the requests that end in 500."""
+
+    latency_p95_ms: Milliseconds | None = None
+    """Stretch all latencies so that their 95th percentile is this."""
+
+    log_error_ratio: Ratio = 0.0
+    """Share of log lines at level error, beside the one that each failed request writes."""
+
+
+HEALTHY = Fault()
+
+
+class Answer(NamedTuple):
+    """What happens to one request."""
+
+    latency_ms: float
+    failed: bool
+    bad_lines: tuple[bool, ...]
+    """Per log line, in order: whether its level is error."""
+
+
+class Behaviour:
+    """A stream of answers; ``fault`` may be replaced at any time."""
+
+    def __init__(self, seed: int, version: str, fault: Fault = HEALTHY) -> None:
+        self._random = Random(f"{seed}/{version}")
+        self.fault = fault
+
+    def next_answer(self) -> Answer:
+        """The answer to the next request."""
+        fault, uniform = self.fault, self._random.random
+        latency_ms = MEDIAN_MS * math.exp(SIGMA * self._random.gauss(0.0, 1.0)) * _stretch(fault)
+        failed = uniform() < fault.error_ratio
+        bad = [uniform() < fault.log_error_ratio for _ in range(LINES_PER_REQUEST)]
+        bad[-1] = bad[-1] or failed
+        return Answer(latency_ms, failed, tuple(bad))
+
+
+def _stretch(fault: Fault) -> float:
+    return 1.0 if fault.latency_p95_ms is None else fault.latency_p95_ms / HEALTHY_P95_MS
