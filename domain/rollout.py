@@ -10,11 +10,12 @@ from enum import Enum
 from hashlib import sha256
 
 import msgspec
+from msgspec.structs import replace
 
-from domain.decision import ActionOutcome, Cause, Order
+from domain.decision import ActionOutcome, Cause, Decision
 from domain.errors import ConfigError
 from domain.labels import Labels
-from domain.policy import Policy
+from domain.policy import Gate, Policy
 from domain.signal import Channel, Freshness
 from domain.verdict import Verdict
 
@@ -123,11 +124,8 @@ class JudgingContext(msgspec.Struct, frozen=True, kw_only=True):
     changes: int = 0
     """How often the gates were changed in flight; the k-th change spends α/2ᵏ."""
     calibration: dict[str, float] = {}
-
-    @property
-    def digest(self) -> str:
-        """Content hash, carried by every evaluation."""
-        return sha256(msgspec.json.encode(self, order="sorted")).hexdigest()[:16]
+    digest: str = ""
+    """Content hash of everything above, carried by every evaluation."""
 
     @property
     def lateness_s(self) -> float:
@@ -144,7 +142,18 @@ class JudgingContext(msgspec.Struct, frozen=True, kw_only=True):
 
 def context_of(spec: RolloutSpec) -> JudgingContext:
     """The context a rollout starts with."""
-    return JudgingContext(policy=spec.policy, sources=spec.sources)
+    return _sealed(JudgingContext(policy=spec.policy, sources=spec.sources))
+
+
+def with_gates(context: JudgingContext, gates: tuple[Gate, ...]) -> JudgingContext:
+    """The context after an operator changed the gates in flight."""
+    policy = replace(context.policy, gates=gates)
+    return _sealed(replace(context, policy=policy, changes=context.changes + 1))
+
+
+def _sealed(context: JudgingContext) -> JudgingContext:
+    content = msgspec.json.encode(replace(context, digest=""), order="sorted")
+    return replace(context, digest=sha256(content).hexdigest()[:16])
 
 
 class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,11 +174,8 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     """What was last seen in force."""
     generation: int = 0
     """Rises with every order; outcomes of older generations are recorded and otherwise ignored."""
-    order: Order = Order.NONE
-    """The order in flight, if any."""
-    order_seq: int = 0
-    """The fold that gave it: its decision id derives from it."""
-    ordered_at: float = 0.0
+    in_flight: Decision | None = None
+    """The order that is not verified yet, if any; published again after a restart under the same id."""
     redrives: int = 0
     """How often the order in flight was given again."""
 
@@ -177,12 +183,12 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     """When the step's weight was verified in force: the step's clock."""
     warm_at: float = 0.0
     """When its warm-up ends."""
-    window_since: float = 0.0
-    """Ticks that start before this belong to another weight or to the warm-up."""
 
     passes: int = 0
     verdict: Verdict | None = None
     """The last tick's verdict."""
+    is_tainted: bool = False
+    """Failed since the last passing tick: no traffic may be won until it passes again."""
     tick_end: float = 0.0
     """End of the last tick folded."""
     no_data_ticks: int = 0
@@ -210,10 +216,6 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     down_alerted: bool = False
     reason: str = ""
     """The last decision's reason."""
-
-    @property
-    def is_held_by_person(self) -> bool:
-        return bool(set(self.pause_causes) & {PauseCause.OPERATOR, PauseCause.APPROVAL})
 
     @property
     def row(self) -> str:

@@ -1,0 +1,220 @@
+"""Samples of many sources become one tick input per rollout.
+
+A tick closes when every source it waits for has reported past its end, or when the watermark (the newest
+report of any awaited source) has passed its end by the allowed lateness, or when the clock record says that
+the sources it still waits for are silent. What arrives for a closed tick is late: counted and dropped. What
+arrives twice is dropped too, and counted when it differs.
+
+::
+
+    reports  metrics ──┬─────┬─────┬───────▶        a tick waits for the slower of the two,
+             logs    ────┬─────┬───────────▶        but no longer than the lateness of its class
+    ticks            [────)[────)[────)
+
+Only sources of the freshest class are waited for; what slower ones brought meanwhile joins the next tick.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+
+from domain.records import Report, SignalInput, TickInput
+from domain.rollout import JudgingContext
+from domain.signal import Arm, Sample
+
+SKEW_S = 5.0
+"""Reports that end further ahead of the clock than this come from a broken clock."""
+
+Row = tuple[str, Arm, float]
+"""Identity of an input within a rollout: signal, arm, tick end. The source follows from the signal."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """One rollout's ticks that have not closed yet."""
+
+    context: JudgingContext
+    interval_s: float
+    lateness_s: float
+    awaited: tuple[str, ...]
+    closed_end: float
+    inputs: dict[Row, SignalInput] = field(default_factory=dict)
+    problems: dict[float, dict[str, str]] = field(default_factory=dict)
+    reported: dict[str, float] = field(default_factory=dict)
+    ends: set[float] = field(default_factory=set)
+    """Tick ends that some source has reported on."""
+
+
+class Assembler:
+    """Joins what the pollers of a partition report. Deterministic: the same calls give the same ticks."""
+
+    def __init__(self) -> None:
+        self._rollouts: dict[str, _Waiting] = {}
+        self.dropped: Counter[str] = Counter()
+        """Why samples were dropped: ``late``, ``duplicate``, ``conflict``, ``skewed``."""
+
+    def track(self, rollout_id: str, context: JudgingContext, closed_end: float) -> None:
+        """Begin (or go on) with the tick after ``closed_end``."""
+        self._rollouts[rollout_id] = _Waiting(
+            context=context,
+            interval_s=context.policy.interval_s,
+            lateness_s=context.lateness_s,
+            awaited=tuple(source.name for source in context.awaited()),
+            closed_end=closed_end,
+        )
+
+    def forget(self, rollout_id: str) -> None:
+        """The rollout is over; samples for it are unknown from now on."""
+        self._rollouts.pop(rollout_id, None)
+
+    def tracks(self, rollout_id: str) -> bool:
+        """Whether samples for this rollout are wanted."""
+        return rollout_id in self._rollouts
+
+    def sources(self) -> set[str]:
+        """Every source that some rollout waits for."""
+        return {name for waiting in self._rollouts.values() for name in waiting.awaited}
+
+    def has_pending(self) -> bool:
+        """Whether anything was read that no closed tick contains yet."""
+        return any(waiting.inputs or waiting.ends for waiting in self._rollouts.values())
+
+    def add(self, report: Report, samples: Sequence[Sample], now: float) -> list[tuple[str, TickInput]]:
+        """Take one frame's report and samples; returns the ticks that it closes, oldest first."""
+        if report.end > now + SKEW_S:
+            self.dropped["skewed"] += len(samples)
+            return []
+        for sample in samples:
+            self._keep(sample)
+        closed: list[tuple[str, TickInput]] = []
+        for rollout_id in report.rollouts:
+            waiting = self._rollouts.get(rollout_id)
+            if waiting is not None:
+                self._note(waiting, report)
+                closed += _close(rollout_id, waiting, now, silent=())
+        return closed
+
+    def clock(self, now: float, silent: Collection[str]) -> list[tuple[str, TickInput]]:
+        """Take a clock record: ticks no longer wait for ``silent`` sources.
+
+        A rollout all of whose sources are silent gets one empty tick per clock record: silence is an event.
+        """
+        closed: list[tuple[str, TickInput]] = []
+        if not silent:
+            return closed
+        for rollout_id, waiting in self._rollouts.items():
+            if any(name in silent for name in waiting.awaited):
+                closed += _close(rollout_id, waiting, now, silent=silent)
+        return closed
+
+    def _keep(self, sample: Sample) -> None:
+        waiting = self._rollouts.get(sample.rollout_id)
+        if waiting is None:
+            return
+        if sample.end <= waiting.closed_end:
+            self.dropped["late"] += 1
+            return
+        row = (sample.signal, sample.arm, sample.end)
+        kept = _input_of(sample)
+        known = waiting.inputs.get(row)
+        if known is None:
+            waiting.inputs[row] = kept
+        else:
+            self.dropped["duplicate" if known == kept else "conflict"] += 1
+
+    def _note(self, waiting: _Waiting, report: Report) -> None:
+        if report.end <= waiting.closed_end:
+            return
+        waiting.reported[report.source] = max(report.end, waiting.reported.get(report.source, 0.0))
+        if report.source in waiting.awaited:
+            waiting.ends.add(report.end)
+        if report.problem:
+            waiting.problems.setdefault(report.end, {})[report.source] = report.problem
+
+
+def _input_of(sample: Sample) -> SignalInput:
+    return SignalInput(
+        sample.signal,
+        sample.arm,
+        sample.start,
+        sample.events,
+        sample.exposure,
+        sample.edges,
+        sample.counts,
+        sample.age_s,
+        sample.quality,
+    )
+
+
+def _close(
+    rollout_id: str, waiting: _Waiting, now: float, *, silent: Collection[str]
+) -> list[tuple[str, TickInput]]:
+    """Close every tick that waits for nothing any more."""
+    heard = [waiting.reported.get(name, 0.0) for name in waiting.awaited]
+    speaking = [end for name, end in zip(waiting.awaited, heard, strict=True) if name not in silent]
+    complete = min(speaking, default=0.0)
+    watermark = max(heard, default=0.0) - waiting.lateness_s
+    if waiting.awaited and not speaking:
+        last = _tick_before(now - waiting.lateness_s, waiting.interval_s)
+        waiting.ends.add(last)
+        complete = last
+    due = sorted(end for end in waiting.ends if waiting.closed_end < end <= max(complete, watermark))
+    return [(rollout_id, _tick(waiting, end, now)) for end in due]
+
+
+def _tick_before(moment: float, interval_s: float) -> float:
+    return moment // interval_s * interval_s
+
+
+def _tick(waiting: _Waiting, end: float, now: float) -> TickInput:
+    """The tick that ends at ``end``; what it contains is no longer pending.
+
+    Inputs that ended before it but after the last closed tick (of slower sources, or of an end on which no
+    awaited source reported) are taken along: counts must not get lost.
+    """
+    rows = sorted((row for row in waiting.inputs if row[2] <= end), key=_row_order)
+    signals = _joined([waiting.inputs.pop(row) for row in rows])
+    problems: dict[str, str] = {}
+    for past in sorted(moment for moment in waiting.problems if moment <= end):
+        problems = waiting.problems.pop(past)
+    waiting.ends = {moment for moment in waiting.ends if moment > end}
+    waiting.closed_end = end
+    quiet = tuple(name for name in waiting.awaited if waiting.reported.get(name, 0.0) < end)
+    return TickInput(
+        start=end - waiting.interval_s, end=end, now=now, signals=signals, silent=quiet, problems=problems
+    )
+
+
+def _joined(inputs: Sequence[SignalInput]) -> tuple[SignalInput, ...]:
+    """Inputs of one signal and arm, should there be several, as one that spans them."""
+    joined: list[SignalInput] = []
+    for each in inputs:
+        last = joined[-1] if joined else None
+        if last is not None and (last.signal, last.arm) == (each.signal, each.arm):
+            joined[-1] = _sum_of(last, each)
+        else:
+            joined.append(each)
+    return tuple(joined)
+
+
+def _sum_of(first: SignalInput, second: SignalInput) -> SignalInput:
+    """Two disjoint increments added up. Buckets of different edges cannot be: the newer ones stand alone."""
+    if first.edges != second.edges:
+        return second
+    return SignalInput(
+        first.signal,
+        first.arm,
+        min(first.start, second.start),
+        first.events + second.events,
+        first.exposure + second.exposure,
+        second.edges,
+        tuple(one + other for one, other in zip(first.counts, second.counts, strict=True)),
+        second.age_s,
+        first.quality | second.quality,
+    )
+
+
+def _row_order(row: Row) -> tuple[str, str, float]:
+    return row[0], row[1].value, row[2]
