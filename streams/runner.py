@@ -46,7 +46,10 @@ TRIES = 3
 """How often a record is handed to an agent that fails with an unexpected exception."""
 
 SWEEP_WAIT_S = 0.5
-"""How long a sweep waits for records, and then gives the ordinary way time to deliver them."""
+"""How long a sweep waits for records."""
+
+DELIVERY_S = 1.0
+"""How long the ordinary way has to move a partition at all, before a sweep handles what it found there."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -292,21 +295,22 @@ class Runner:
         """Handle what lies past our position and is not being delivered; returns how much that was."""
         positions = self.progress()
         found = await read_available(self._settings, positions, wait_s=SWEEP_WAIT_S)
-        if any(record.offset < positions[record.topic, record.partition] for record in found):
-            self.health.fault = "the log is shorter than what was handled: the broker has lost its data"
-            log.error("agent %s: %s", self.agent.name, self.health.fault)
+        if not found:
             return 0
-        if found:
-            await asyncio.sleep(SWEEP_WAIT_S)
-        before = self.health.swept
-        await self._exclusively(lambda: self._catch_up(found))
-        return self.health.swept - before
+        await asyncio.sleep(DELIVERY_S)
+        stuck = [record for record in found if self._is_still_at(positions, record)]
+        await self._exclusively(lambda: self._catch_up(stuck))
+        return len(stuck)
 
-    async def _catch_up(self, found: Sequence[Incoming]) -> None:
-        for record in found:
-            if record.offset >= self._next[record.topic, record.partition]:
-                self.health.swept += 1
-                await self._advance(record)
+    def _is_still_at(self, positions: Mapping[Place, int], record: Incoming) -> bool:
+        """Whether nothing of the record's partition was handled since ``positions`` were taken."""
+        place = (record.topic, record.partition)
+        return self._next.get(place) == positions[place]
+
+    async def _catch_up(self, missed: Sequence[Incoming]) -> None:
+        for record in missed:
+            self.health.swept += 1
+            await self._advance(record)
 
     # --- small parts
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from domain.errors import ConfigError
+from domain.errors import ConfigError, StoreUnavailable
 from streams import deadletter
-from streams.agent import Agent
+from streams.agent import Agent, Handled
 from streams.app import Worker
 from streams.bus import Incoming, Outgoing
 from streams.consume import KafkaBus, committed_offsets, read_to_barrier
@@ -135,6 +138,33 @@ async def test_an_unreadable_record_becomes_a_dead_letter_and_the_next_is_handle
     }
 
 
+class Blocked(Notes):
+    """Its store goes away at the third record and stays away."""
+
+    async def handle(self, record: Incoming) -> Handled:
+        if record.offset >= 2:
+            raise StoreUnavailable("the database is away")
+        return await super().handle(record)
+
+
+async def test_a_record_that_is_not_handled_is_never_committed(
+    broker: StreamSettings, tmp_path: Path
+) -> None:
+    settings = StreamSettings.embedded(broker.bootstrap, commit_interval_s=0.1, revoke_grace_s=0.2)
+    await create_topics(settings)
+    blocked, after = Blocked(), Notes()
+    async with KafkaBus(settings) as bus:
+        async with working(settings, [blocked], tmp_path) as worker:
+            await bus.send(numbers(10))
+            await until(lambda: worker.health()["notes"].retries >= 2)
+        assert await committed_offsets(settings, worker.group, [(COMMANDS.name, 0)]) == {
+            (COMMANDS.name, 0): 2
+        }
+        async with working(settings, [after], tmp_path):
+            await until(lambda: len(after.records) == 8)
+    assert after.values() == [2, 3, 4, 5, 6, 7, 8, 9]
+
+
 async def test_several_agents_share_one_worker_and_one_group(broker: StreamSettings, tmp_path: Path) -> None:
     await create_topics(broker)
     judge, actuate = Notes("judge", (COMMANDS.name,)), Notes("actuate", (COMMANDS.name, CLOCK.name))
@@ -170,6 +200,64 @@ async def test_start_offsets_below_the_committed_ones_are_read_again(
             await bus.send(numbers(1, start=10))
             await until(lambda: len(second.records) == 7)
     assert second.values() == [4, 5, 6, 7, 8, 9, 10]
+
+
+@asynccontextmanager
+async def worker_process(settings: StreamSettings, folder: Path, web_port: int) -> AsyncIterator[int]:
+    """A worker in a process of its own that answers every command; yields its process id."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.streams.worker_process"),
+        *(settings.bootstrap, str(folder), str(web_port)),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    try:
+        yield process.pid
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), 20)
+
+
+async def answers_of(settings: StreamSettings) -> set[int]:
+    return {int(record.value) for record in await everything_in(settings, SCORES.name)}
+
+
+async def everything_answered(settings: StreamSettings, count: int, within_s: float) -> None:
+    async with asyncio.timeout(within_s):
+        while await answers_of(settings) != set(range(count)):  # noqa: ASYNC110 - another process answers
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.slow
+async def test_killing_one_of_two_workers_loses_no_input(tmp_path: Path) -> None:
+    async with running_broker(tmp_path) as server:
+        settings = StreamSettings.embedded(server.bootstrap, partitions=8)
+        await create_topics(settings)
+        async with (
+            KafkaBus(settings) as bus,
+            worker_process(settings, tmp_path, 6066) as doomed,
+            worker_process(settings, tmp_path, 6067),
+        ):
+            for number in range(400):
+                await bus.send(numbers(1, partition=number % 8, start=number))
+            await everything_answered(settings, 400, within_s=60)
+            for number in range(400, 1600):
+                await bus.send(numbers(1, partition=number % 8, start=number))
+                await asyncio.sleep(0.005)
+                if number == 800:
+                    os.kill(doomed, signal.SIGKILL)
+            await everything_answered(settings, 1600, within_s=60)
+
+
+@pytest.mark.slow
+async def test_sigterm_ends_a_worker_process_within_seconds(broker: StreamSettings, tmp_path: Path) -> None:
+    await create_topics(broker)
+    async with KafkaBus(broker) as bus, worker_process(broker, tmp_path, 6066) as pid:
+        await bus.send(numbers(1))
+        await everything_answered(broker, 1, within_s=60)
+        before = time.monotonic()
+        os.kill(pid, signal.SIGTERM)
+    assert time.monotonic() - before < 10
 
 
 async def test_a_worker_without_agents_is_refused(tmp_path: Path) -> None:
