@@ -1,6 +1,6 @@
 """The part of HTTP/1.1 that the demo speaks: keep-alive messages whose length is announced.
 
-No chunks, no upgrades, no continuation lines: both ends are ours, and Envoy in between keeps what it is given.
+No chunks, no upgrades, no continuation lines: both ends are ours, and Envoy between them keeps what it gets.
 So little is left to parse that plain Python sends 800 requests per second with a tenth of a core.
 """
 
