@@ -176,6 +176,8 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     """Rises with every order; outcomes of older generations are recorded and otherwise ignored."""
     in_flight: Decision | None = None
     """The order that is not verified yet, if any; published again after a restart under the same id."""
+    order_since: float = 0.0
+    """Since when its outcome is awaited."""
     redrives: int = 0
     """How often the order in flight was given again."""
 

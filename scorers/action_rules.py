@@ -144,7 +144,7 @@ def unanswered(give_up: Callable[[Draft], None]) -> Callable[[Draft], None]:
     def order_timer(draft: Draft) -> None:
         order = draft.state.in_flight
         patience = ORDER_PATIENCE * draft.policy.verify_timeout_s
-        if order is not None and draft.since(order.at) >= patience:
+        if order is not None and draft.since(draft.state.order_since) >= patience:
             give_up(draft)
 
     return order_timer
@@ -174,9 +174,9 @@ def restarted(draft: Draft) -> None:
 
 def restarted_in_order(draft: Draft) -> None:
     """The order in flight is published again under its own id, unless newer ones than we knew were given."""
-    floor = draft.happening.restart.generation_floor if draft.happening.restart else 0
-    if floor > draft.state.generation:
-        _raise_floors(draft)
+    known = draft.state.generation
+    _raise_floors(draft)
+    if draft.state.generation > known:
         draft.redrive(Cause.RESTART, "ordering again after a restart")
 
 
@@ -190,7 +190,9 @@ def restarted_paused(draft: Draft) -> None:
 
 
 def _raise_floors(draft: Draft) -> int | None:
+    """Newer identities than we knew were in use; returns the weight last seen in force, if known."""
     restart = draft.happening.restart
     assert restart is not None, "only a restart has floors"
+    draft.stand_still()
     draft.set(generation=max(draft.state.generation, restart.generation_floor))
     return restart.observed_bp

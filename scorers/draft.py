@@ -43,6 +43,7 @@ class Draft:
         self.seq = state.seq + 1
         if happening.restart is not None:
             self.seq = max(self.seq, happening.restart.seq_floor + 1)
+        self.before = state
         self.state = replace(state, seq=self.seq, now=happening.now)
         self.decision: Decision | None = None
         self.answer: Answer | None = None
@@ -119,7 +120,7 @@ class Draft:
         )
         self.set(reason=reason, generation=generation, ordered_bp=weight)
         if ordering:
-            self.set(in_flight=self.decision, redrives=0)
+            self.set(in_flight=self.decision, order_since=self.now, redrives=0)
 
     def incident(self, kind: IncidentKind, detail: str) -> None:
         """Tell whoever wants to be told."""
@@ -255,6 +256,11 @@ class Draft:
         self.set(phase=Phase.WARMING if still_warming else target)
         self.decide(DecisionKind.RESUME, cause, reason)
 
+    def stand_still(self) -> None:
+        """No timer ran while Sentra was down: every moment that one counts from moves on (rule 8)."""
+        gap = max(0.0, self.now - self.before.now)
+        self.set(**{name: getattr(self.state, name) + gap for name in _ANCHORS if getattr(self.state, name)})
+
     # Counting.
 
     def count_pass(self) -> None:
@@ -317,6 +323,18 @@ def _is_tainted(before: bool, verdict: Verdict) -> bool:
 
 IDLE_TICKS = 3
 """Ticks without canary traffic before it is an incident (rule 9)."""
+
+_ANCHORS = (
+    "started_at",
+    "order_since",
+    "step_began",
+    "warm_at",
+    "no_data_since",
+    "paused_at",
+    "failing_since",
+    "down_since",
+)
+"""The moments that timers count from."""
 
 RESUMES_TO = {
     Phase.STARTING: Phase.SHIFTING,
