@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from actuators.checks import CHECKS, Rig, Skipped
-from tests.conformance.rigs import MemoryRig
+from tests.conformance.rigs import EnvoyRig, MemoryRig, add_strangers, running_envoy
 
-RIGS = ("memory",)
+RIGS = ("memory", pytest.param("envoy", marks=pytest.mark.server))
 
 
 @asynccontextmanager
@@ -19,6 +19,10 @@ async def _rig(name: str, folder: Path) -> AsyncIterator[Rig]:
     match name:
         case "memory":
             yield MemoryRig()
+        case "envoy":
+            async with running_envoy(folder) as proxy:
+                add_strangers(proxy.routes_path)
+                yield EnvoyRig(proxy)
         case _:
             raise AssertionError(f"no rig {name!r}")
 
