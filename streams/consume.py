@@ -1,7 +1,7 @@
-"""Reading and writing the log without a consumer group: for the API, the CLI, pollers, recovery and tests.
+"""Reading the log without a consumer group: for the API, the CLI, pollers, recovery and tests.
 
 Readers are assigned their partitions by hand, so they disturb nobody and commit nothing. All of them skip
-barrier records. `KafkaBus` puts readers and a producer together behind the `Bus` port.
+barrier records. `KafkaBus` puts readers and a producer together behind the `Bus` port of `streams/bus.py`.
 
 A topic's end is not what the broker says it is (the embedded one answers "latest" with the start of the last
 batch plus one). Unless the settings vouch for it, the end is found by writing a barrier record: the
@@ -11,16 +11,15 @@ acknowledged offset of the barrier is, by construction, past everything acknowle
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError, KafkaTimeoutError
 
-from streams.bus import BARRIER_HEADER, BARRIER_KEY, BrokerUnavailable, Incoming, Outgoing
+from streams.bus import BrokerUnavailable, Incoming
+from streams.publish import Publisher, translated
 from streams.settings import StreamSettings
 
 POLL_S = 0.5
@@ -133,78 +132,18 @@ async def ends(
         with translated(settings):
             found: dict[TopicPartition, int] = await consumer.end_offsets(places)
             return found
-    async with KafkaBus(settings) as bus:
+    async with Publisher(settings) as publisher:
         offsets = await asyncio.gather(
-            *(bus.barrier(settings.plain_name(place.topic), place.partition) for place in places)
+            *(publisher.barrier(settings.plain_name(place.topic), place.partition) for place in places)
         )
     return {place: offset + 1 for place, offset in zip(places, offsets, strict=True)}
 
 
-class KafkaBus:
+class KafkaBus(Publisher):
     """The `Bus` on a Kafka broker: one producer, and a short-lived reader per read.
 
     Start it before use, or use it as an async context manager.
     """
-
-    def __init__(self, settings: StreamSettings) -> None:
-        self._settings = settings
-        self._producer: AIOKafkaProducer | None = None
-
-    async def start(self) -> None:
-        """Connect.
-
-        Raises
-        ------
-        BrokerUnavailable
-        """
-        producer = AIOKafkaProducer(
-            acks=self._settings.acks,
-            linger_ms=self._settings.linger_ms,
-            max_request_size=self._settings.max_request_bytes,
-            **self._settings.client_options(),
-        )
-        try:
-            with translated(self._settings):
-                await producer.start()
-        except BaseException:
-            await producer.stop()
-            raise
-        self._producer = producer
-
-    async def stop(self) -> None:
-        """Flush and disconnect; safe to repeat."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await producer.stop()
-
-    async def __aenter__(self) -> KafkaBus:
-        await self.start()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.stop()
-
-    async def send(self, records: Sequence[Outgoing]) -> None:
-        """See `Bus.send`."""
-        if not records:
-            return
-        with translated(self._settings):
-            pending = [await self._enqueue(record) for record in records]
-            await asyncio.gather(*pending)
-
-    async def barrier(self, topic: str, partition: int) -> int:
-        """Mark the present end of a partition; returns the offset of the mark."""
-        record = Outgoing(
-            topic=topic,
-            partition=partition,
-            key=BARRIER_KEY,
-            value=b"",
-            headers={BARRIER_HEADER: uuid.uuid4().bytes},
-        )
-        with translated(self._settings):
-            written = await (await self._enqueue(record))
-        offset: int = written.offset
-        return offset
 
     def read(self, topic: str, partition: int, start: int, stop: int) -> AsyncGenerator[Incoming, None]:
         """See `Bus.read`."""
@@ -213,34 +152,6 @@ class KafkaBus:
     def read_to_barrier(self, topic: str, partition: int, from_offset: int) -> AsyncGenerator[Incoming, None]:
         """See `Bus.read_to_barrier`."""
         return read_to_barrier(self._settings, topic, {partition: from_offset})
-
-    async def _enqueue(self, record: Outgoing) -> asyncio.Future[Any]:
-        if self._producer is None:
-            raise RuntimeError("start the bus before sending")
-        acknowledged: asyncio.Future[Any] = await self._producer.send(
-            self._settings.wire_name(record.topic),
-            value=record.value,
-            key=record.key,
-            partition=record.partition,
-            headers=list(record.headers.items()),
-        )
-        return acknowledged
-
-
-@contextmanager
-def translated(settings: StreamSettings) -> Iterator[None]:
-    """Turn what the client library raises into what a caller can act on.
-
-    Errors that no retry can help (a record larger than the broker takes) pass as they are.
-    """
-    try:
-        yield
-    except KafkaError as exc:
-        if not (exc.retriable or isinstance(exc, KafkaTimeoutError)):
-            raise
-        raise BrokerUnavailable(f"broker at {settings.bootstrap}: {type(exc).__name__}: {exc}") from exc
-    except OSError as exc:
-        raise BrokerUnavailable(f"broker at {settings.bootstrap}: {exc}") from exc
 
 
 @asynccontextmanager

@@ -134,8 +134,8 @@ class StreamSettings:
     def embedded(cls, bootstrap: str, **overrides: Any) -> StreamSettings:
         """For the broker that ``sentra up`` starts: one worker on the same machine.
 
-        A 3 s session means a 1.5 s start (that broker makes every join wait half a session), and it is
-        safe there because nobody else could take the partitions over.
+        A 3 s session means a 2 s start (that broker makes every join wait half a session, and looks twice a
+        second), and it is safe there because nobody else could take the partitions over.
         """
         profile: dict[str, Any] = {"session_timeout_s": 3.0, "heartbeat_interval_s": 0.5}
         return cls(bootstrap=bootstrap, **(profile | overrides))

@@ -206,7 +206,7 @@ def partition_of(key: str | bytes, partitions: int) -> int:
     """The partition Kafka's default partitioner gives ``key``, in ``0..partitions-1``.
 
     >>> partition_of("checkout-42", 4)
-    1
+    0
 
     References
     ----------
