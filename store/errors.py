@@ -39,7 +39,6 @@ _MYSQL_ADVICE = {
     1040: "the database at {where} has no connection left; raise max_connections or run fewer processes",
     1053: _NO_ANSWER,  # ER_SERVER_SHUTDOWN
     1205: _TAKEN,  # ER_LOCK_WAIT_TIMEOUT
-    1213: _TAKEN,  # ER_LOCK_DEADLOCK
     1290: "the database at {where} is read-only; point the store at the primary",
     1836: "the database at {where} is read-only; point the store at the primary",
     2002: _NO_ANSWER,
@@ -49,6 +48,9 @@ _MYSQL_ADVICE = {
     1927: _NO_ANSWER,  # ER_CONNECTION_KILLED (MariaDB)
 }
 """By server or client error number."""
+
+_CONTENDED = frozenset({1213, 1020})
+"""Deadlock, and MariaDB's "record has changed since last read"."""
 
 
 class AlreadyActive(StoreError):
@@ -61,6 +63,14 @@ class AlreadyActive(StoreError):
 
 class UnknownRollout(StoreError):
     """No rollout of this id is stored."""
+
+
+class Contended(StoreUnavailable):
+    """Two writers held each other up and this one was sent home: the same call works the next moment."""
+
+
+class Duplicate(StoreError):
+    """Somebody stored a row of this identity before us."""
 
 
 def place(url: URL) -> str:
@@ -85,17 +95,35 @@ def translated(url: URL) -> Iterator[None]:
 
 def _translation(exc: DBAPIError, where: str) -> StoreError:
     cause = exc.orig
+    if _number(cause) in _CONTENDED:
+        return Contended(_TAKEN.format(where=where))
     advice = _advice(cause)
     if advice is not None:
         return StoreUnavailable(advice.format(where=where))
     if exc.connection_invalidated:
         return StoreUnavailable(_NO_ANSWER.format(where=where))
+    if _is_duplicate(cause):
+        return Duplicate(f"the store at {where} holds such a row already: {cause}")
     return StoreError(f"the store at {where} refused: {cause}")
+
+
+def _is_duplicate(cause: BaseException | None) -> bool:
+    if isinstance(cause, sqlite3.IntegrityError):
+        return cause.sqlite_errorcode in (
+            sqlite3.SQLITE_CONSTRAINT_UNIQUE,
+            sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY,
+        )
+    return _number(cause) == 1062  # ER_DUP_ENTRY
 
 
 def _advice(cause: BaseException | None) -> str | None:
     if isinstance(cause, sqlite3.Error):
         # The low byte is the primary code; the rest says more than anybody needs here.
         return _SQLITE_ADVICE.get(getattr(cause, "sqlite_errorcode", 0) & 0xFF)
-    number = cause.args[0] if cause is not None and cause.args else None
-    return _MYSQL_ADVICE.get(number) if isinstance(number, int) else None
+    return _MYSQL_ADVICE.get(_number(cause))
+
+
+def _number(cause: BaseException | None) -> int:
+    """MySQL's error number; 0 for anything else."""
+    number = cause.args[0] if cause is not None and cause.args else 0
+    return number if isinstance(number, int) else 0

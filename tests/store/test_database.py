@@ -24,6 +24,7 @@ from store.database import (
     upgrade,
     writing,
 )
+from store.errors import Duplicate
 from store.models import Project
 from tests.store.servers import free_port
 
@@ -72,7 +73,7 @@ def test_other_databases_are_refused_by_name(bad: str) -> None:
 
 
 def test_a_write_is_all_or_nothing(engine: Engine) -> None:
-    with pytest.raises(StoreError, match="refused"), writing(engine) as connection:
+    with pytest.raises(Duplicate, match="holds such a row already"), writing(engine) as connection:
         connection.execute(text("INSERT INTO meta (`key`, value) VALUES ('a', '1')"))
         connection.execute(text("INSERT INTO meta (`key`, value) VALUES ('a', '2')"))
     with reading(engine) as connection:

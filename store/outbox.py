@@ -1,0 +1,88 @@
+"""Records that a transaction promised to the log, until a relay has published them.
+
+Rule: a promise is stored in the very transaction that makes it true, and kept at least once: a relay that
+dies between publishing and `mark_published` publishes again, which every reader of the log bears.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from sqlalchemy import Connection, Engine, insert, select, update
+
+from domain.records import Command
+from store.database import reading, writing
+from store.models import OutboxRow
+
+COMMANDS_TOPIC = "sentra.commands.v1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promise:
+    """One record to publish. ``id`` is 0 until it is stored; ids order the promises of one key."""
+
+    topic: str
+    key: str
+    value: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    created_at: float = 0.0
+    id: int = 0
+
+
+def command_promise(command: Command) -> Promise:
+    """The promise to publish ``command``: JSON, keyed by its rollout, as everything people may read."""
+    return Promise(
+        topic=COMMANDS_TOPIC,
+        key=command.rollout_id,
+        value=msgspec.json.encode(command),
+        created_at=command.at,
+    )
+
+
+def promise(connection: Connection, promises: Sequence[Promise]) -> None:
+    """Store ``promises`` in the caller's transaction."""
+    if not promises:
+        return
+    rows = [
+        {
+            "topic": each.topic,
+            "key": each.key,
+            "value": each.value,
+            "headers": msgspec.json.encode(each.headers).decode(),
+            "created_at": each.created_at,
+        }
+        for each in promises
+    ]
+    connection.execute(insert(OutboxRow), rows)
+
+
+class Outbox:
+    """What the relay sees. All methods raise :class:`StoreUnavailable` when the database cannot be asked."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def pending(self, limit: int = 500) -> list[Promise]:
+        """Unpublished promises, oldest first."""
+        query = select(OutboxRow).where(OutboxRow.published_at.is_(None)).order_by(OutboxRow.id).limit(limit)
+        with reading(self._engine) as connection:
+            return [
+                Promise(
+                    id=row.id,
+                    topic=row.topic,
+                    key=row.key,
+                    value=row.value,
+                    headers=msgspec.json.decode(row.headers, type=dict[str, str]),
+                    created_at=row.created_at,
+                )
+                for row in connection.execute(query)
+            ]
+
+    def mark_published(self, ids: Sequence[int], *, at: float) -> None:
+        """Note that the log has acknowledged these."""
+        if not ids:
+            return
+        with writing(self._engine) as connection:
+            connection.execute(update(OutboxRow).where(OutboxRow.id.in_(ids)).values(published_at=at))
