@@ -86,3 +86,7 @@ class Bus(Protocol):
     def read_to_barrier(self, topic: str, partition: int, from_offset: int) -> AsyncGenerator[Incoming, None]:
         """Everything from ``from_offset`` that was acknowledged before this call, in order, then stop."""
         ...
+
+    async def barrier(self, topic: str, partition: int) -> int:
+        """Mark the present end of a partition; returns the offset of the mark."""
+        ...

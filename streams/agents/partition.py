@@ -1,0 +1,253 @@
+"""One partition's judging: the folds of its rollouts, and what each input makes of them. No I/O, no clock.
+
+Whatever is folded comes back as a :class:`Batch`; the judge agent writes it to the log before anything else
+happens. Time is an argument: the owner of a partition stamps each input with its clock, the stamp is part of
+the evaluation record, and so timers replay.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from domain.clock import tick_floor
+from domain.decision import ActionOutcome, CommandKind, Incident, IncidentKind
+from domain.errors import RecordError
+from domain.records import (
+    ActionInput,
+    ActionRecord,
+    Command,
+    CommandInput,
+    RestartInput,
+    SampleFrame,
+    TickInput,
+)
+from domain.rollout import Acted, RolloutFold
+from domain.signal import Sample
+from domain.verdict import Score
+from scorers.assemble import Assembler
+from scorers.fold import Folded, begin, fold, fold_clock, fold_ticks, is_over
+
+GRACE_S = 30.0
+"""Frames for a rollout that has just ended, or not yet begun here, are ignored for this long."""
+CLOCK_S = 1.0
+"""How often the owner of a partition writes a clock record."""
+SILENT_INTERVALS = 3
+"""A source unheard of for this many intervals is silent: ticks no longer wait for it."""
+GONE_AFTER_S = 3600.0
+"""An ended rollout's checkpoint is deleted from the log after this long; the database has it by then."""
+
+
+@dataclass(slots=True)
+class Batch:
+    """What some inputs led to, in fold order."""
+
+    folded: list[Folded] = field(default_factory=list)
+    strangers: list[str] = field(default_factory=list)
+    """Rollouts that this partition should know and does not."""
+    lost: list[tuple[RolloutFold, Incident]] = field(default_factory=list)
+    """Sources that fell silent, once per onset and rollout."""
+
+
+class Partition:
+    """The rollouts of one partition."""
+
+    def __init__(self) -> None:
+        self.folds: dict[str, RolloutFold] = {}
+        self.scores: dict[str, tuple[Score, ...]] = {}
+        """The last tick's scores of each rollout, for its public state."""
+        self.now = 0.0
+        self._assembler = Assembler()
+        self._ended: dict[str, float] = {}
+        self._strange_since: dict[str, float] = {}
+        self._unheard: dict[str, int] = {}
+        self._silent: frozenset[str] = frozenset()
+        self._unsettled: dict[str, deque[tuple[int, float]]] = {}
+        self._next: dict[str, int] = {}
+
+    # --- what comes in
+
+    def adopt(self, fold_: RolloutFold, ended_at: float | None = None) -> None:
+        """Take over a rollout as recovery found it."""
+        rollout_id = fold_.spec.rollout_id
+        self.now = max(self.now, fold_.state.now)
+        if is_over(fold_):
+            self._ended[rollout_id] = fold_.state.now if ended_at is None else ended_at
+            return
+        self.folds[rollout_id] = fold_
+        self._assembler.track(rollout_id, fold_.context, fold_.state.tick_end)
+
+    def command(self, given: Command, now: float) -> Batch:
+        """Fold an operator's command. A start that is known already is a repetition and changes nothing."""
+        self._advance(now)
+        known = self.folds.get(given.rollout_id)
+        if given.kind is CommandKind.START:
+            if known is not None or given.rollout_id in self._ended:
+                return Batch()
+            folded = begin(given, self.now)
+            interval = folded.fold.context.policy.interval_s
+            self._keep(folded)
+            self._assembler.track(given.rollout_id, folded.fold.context, tick_floor(self.now, interval))
+            return Batch([folded])
+        if known is None:
+            raise RecordError(f"{given.kind.value} for the unknown or ended rollout {given.rollout_id}")
+        return Batch([self._keep(fold(known, CommandInput(now=self.now, command=given)))])
+
+    def action(self, record: ActionRecord, now: float) -> Batch:
+        """Fold an actuator's report; what was merely sent is news for people only."""
+        self._advance(now)
+        known = self.folds.get(record.rollout_id)
+        if record.outcome is ActionOutcome.SENT or known is None:
+            return Batch()
+        acted = Acted(
+            generation=record.generation,
+            outcome=record.outcome,
+            observed_bp=record.observed_bp,
+            at=record.at,
+            detail=record.detail,
+        )
+        return Batch([self._keep(fold(known, ActionInput(now=self.now, acted=acted)))])
+
+    def frame(self, record: SampleFrame, samples: Sequence[Sample], now: float) -> Batch:
+        """Fold the ticks that a poll closes."""
+        self._advance(now)
+        self._unheard[record.report.source] = 0
+        batch = Batch(strangers=self._strangers(record.report.rollouts))
+        closed = self._assembler.add(record.report, samples, self.now)
+        batch.folded += self._ticks(closed)
+        return batch
+
+    def clock(self, now: float) -> Batch:
+        """Time passes: silence becomes ticks without data, and timers run out."""
+        self._advance(now)
+        batch = Batch(lost=self._note_silence())
+        batch.folded += self._ticks(self._assembler.clock(self.now, self._silent))
+        for known in list(self.folds.values()):
+            folded = fold_clock(known, self.now)
+            if folded is not None:
+                batch.folded.append(self._keep(folded))
+        return batch
+
+    def restart(self, floors: dict[str, RestartInput]) -> Batch:
+        """Sentra came back: every rollout folds it, with what the journal knows."""
+        return Batch([self._keep(fold(self.folds[each], given)) for each, given in floors.items()])
+
+    # --- what it knows
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self.folds)
+
+    @property
+    def silent(self) -> frozenset[str]:
+        return self._silent
+
+    def dropped(self) -> dict[str, int]:
+        """Samples dropped since the assignment, by why."""
+        return dict(self._assembler.dropped)
+
+    def gone(self) -> list[str]:
+        """Ended rollouts whose checkpoint may leave the log now; each is named once."""
+        gone = [each for each, ended in self._ended.items() if self.now - ended > GONE_AFTER_S]
+        for rollout_id in gone:
+            del self._ended[rollout_id]
+        return gone
+
+    def note_input(self, topic: str, offset: int, end: float | None = None) -> None:
+        """Remember where an input was read; ``end`` is its report's end, if ticks may still wait for it."""
+        self._next[topic] = offset + 1
+        if end is not None:
+            self._unsettled.setdefault(topic, deque()).append((offset, end))
+
+    def resume(self) -> dict[str, int]:
+        """By topic, the first offset that must be read again to go on from here."""
+        settled = min((fold_.state.tick_end for fold_ in self.folds.values()), default=float("inf"))
+        resume = dict(self._next)
+        for topic, waiting in self._unsettled.items():
+            while waiting and waiting[0][1] <= settled:
+                waiting.popleft()
+            if waiting:
+                resume[topic] = waiting[0][0]
+        return resume
+
+    # --- how
+
+    def _advance(self, now: float) -> None:
+        """The folded clock never runs backwards, whatever the machine's clock does."""
+        self.now = max(self.now, now)
+
+    def _keep(self, folded: Folded) -> Folded:
+        rollout_id = folded.fold.spec.rollout_id
+        self.folds[rollout_id] = folded.fold
+        if folded.evaluation.scores:
+            self.scores[rollout_id] = folded.evaluation.scores
+        if is_over(folded.fold):
+            self._end(rollout_id)
+        return folded
+
+    def _end(self, rollout_id: str) -> None:
+        del self.folds[rollout_id]
+        self._ended[rollout_id] = self.now
+        self._assembler.forget(rollout_id)
+
+    def _ticks(self, closed: Sequence[tuple[str, TickInput]]) -> list[Folded]:
+        """Fold closed ticks: the first of every rollout together, then the second of those that have one …"""
+        folded: list[Folded] = []
+        for layer in _layers(closed):
+            known = [(self.folds[each], tick) for each, tick in layer if each in self.folds]
+            results = fold_ticks([before for before, _ in known], [tick for _, tick in known])
+            folded += [self._keep(result) for result in results]
+        return folded
+
+    def _strangers(self, rollouts: Iterable[str]) -> list[str]:
+        """Rollouts nobody here knows, once they have been strange for longer than the grace."""
+        strange = []
+        for rollout_id in rollouts:
+            if rollout_id in self.folds or self.now - self._ended.get(rollout_id, -GRACE_S) < GRACE_S:
+                self._strange_since.pop(rollout_id, None)
+                continue
+            since = self._strange_since.setdefault(rollout_id, self.now)
+            if self.now - since > GRACE_S:
+                self._strange_since[rollout_id] = self.now
+                strange.append(rollout_id)
+        return strange
+
+    def _note_silence(self) -> list[tuple[RolloutFold, Incident]]:
+        """Count clock records without a word from each source; a machine that slept counts as one."""
+        longest = max((fold_.context.policy.interval_s for fold_ in self.folds.values()), default=0.0)
+        awaited = self._assembler.sources()
+        self._unheard = {name: self._unheard.get(name, 0) + 1 for name in awaited}
+        silent = frozenset(
+            name for name, records in self._unheard.items() if records * CLOCK_S > SILENT_INTERVALS * longest
+        )
+        fell_silent, self._silent = silent - self._silent, silent
+        return [
+            (fold_, self._lost(fold_, source.name))
+            for fold_ in self.folds.values()
+            for source in fold_.spec.sources
+            if source.name in fell_silent
+        ]
+
+    def _lost(self, fold_: RolloutFold, source: str) -> Incident:
+        return Incident(
+            rollout_id=fold_.spec.rollout_id,
+            kind=IncidentKind.LOST_SOURCE,
+            at=self.now,
+            step_index=fold_.state.step_index,
+            detail=f"nothing heard from the source {source}",
+            seq=fold_.state.seq,
+        )
+
+
+def _layers(closed: Sequence[tuple[str, TickInput]]) -> list[list[tuple[str, TickInput]]]:
+    """Ticks grouped so that each group has at most one per rollout, in order."""
+    layers: list[list[tuple[str, TickInput]]] = []
+    depth: dict[str, int] = {}
+    for rollout_id, tick in closed:
+        level = depth.get(rollout_id, 0)
+        depth[rollout_id] = level + 1
+        if level == len(layers):
+            layers.append([])
+        layers[level].append((rollout_id, tick))
+    return layers
