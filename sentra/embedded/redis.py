@@ -15,6 +15,8 @@ from pathlib import Path
 
 from redis import Redis as SyncRedis
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
 
 from domain.errors import ConfigError
@@ -89,7 +91,9 @@ class RedisServer:
 
 async def server_pid_at(port: int) -> int | None:
     """The process id that the Redis at ``port`` reports; ``None`` when nobody answers properly."""
-    client = Redis(host=HOST, port=port, socket_timeout=2.0)
+    # Left alone the client tries again for seconds, which is for the caller to do. One repeat it needs: the
+    # stand-in hangs up after each error it reports.
+    client = Redis(host=HOST, port=port, socket_timeout=2.0, retry=Retry(NoBackoff(), retries=1))
     try:
         return await _pid_from_info(client)
     except RedisError:
