@@ -68,7 +68,8 @@ class Faults:
 class Platform:
     """The resource and what happens to it. One per target; adapters of several controllers may share it.
 
-    ``states`` is every state that a reader could have seen, ``writes`` how many writes reached it.
+    ``states`` is every state that a reader could have seen, ``writes`` how many writes
+    reached it, ``observations`` how often somebody looked.
     """
 
     def __init__(self, weights: dict[str, int], *, versions: set[str] | None = None) -> None:
@@ -76,6 +77,7 @@ class Platform:
         self.versions = set(weights) if versions is None else versions
         self.states: list[Stored] = [self.stored]
         self.faults = Faults()
+        self.observations = 0
         self._written_at = monotonic() - 3600.0
 
     @property
@@ -155,6 +157,7 @@ class MemoryAdapter:
 
     async def observe(self) -> Observed:
         faults, stored = self.platform.faults, self.platform.stored
+        self.platform.observations += 1
         if faults.on_observe:
             raise faults.on_observe.popleft()
         return Observed(

@@ -7,7 +7,8 @@ nobody wrote since the look. What one looks at is the platform, never the memory
 
 Up and down differ. Going up (and preparing, and finalising) gives up: after a conflict too many, or when what
 was written does not come into force twice; then the old state rules and somebody decides. Going down never
-gives up, needs no journal, and speaks up every minute for as long as it takes. Only a newer controller stops it.
+gives up, needs no journal, and speaks up every minute for as long as it takes. Only a newer controller stops
+it.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ async def drive(
     journal: Journal,
     *,
     verify_timeout_s: float = 60.0,
+    alarm_every_s: float = ALARM_EVERY_S,
     notify: Notify | None = None,
 ) -> ActionReport:
     """Carry out ``request`` and say how it ended; raises nothing of the platform's.
@@ -112,14 +114,14 @@ async def drive(
     verify_timeout_s
         How long an order upwards may take to be seen in force, the second try included.
     notify
-        Called when the order is on the wire (SENT), and every minute while going down does not work.
+        Called when the order is on the wire (SENT), and every ``alarm_every_s`` while going down fails.
 
     Raises
     ------
     StoreError
         An order upwards could not be journaled; nothing was sent.
     """
-    return await _Drive(request, adapter, journal, verify_timeout_s, notify).run()
+    return await _Drive(request, adapter, journal, verify_timeout_s, alarm_every_s, notify).run()
 
 
 class _Drive:
@@ -131,12 +133,14 @@ class _Drive:
         adapter: TrafficAdapter,
         journal: Journal,
         verify_timeout_s: float,
+        alarm_every_s: float,
         notify: Notify | None,
     ) -> None:
         self._request = request
         self._adapter = adapter
         self._journal = journal
         self._notify = notify
+        self._alarm_every_s = alarm_every_s
         self._capabilities = adapter.capabilities()
         self._patience_s = min(verify_timeout_s / 2, 3 * self._capabilities.propagation_max_s)
         self._began = monotonic()
@@ -180,7 +184,7 @@ class _Drive:
                     return await self._end(ActionOutcome.NOT_APPLIED, str(error))
 
     async def _down(self) -> ActionReport:
-        pause, alarm_at, failures = FIRST_PAUSE_S, ALARM_EVERY_S, 0
+        pause, alarm_at, failures = FIRST_PAUSE_S, self._alarm_every_s, 0
         while True:
             try:
                 await self._attempt()
@@ -190,7 +194,7 @@ class _Drive:
             except ActuationError as error:
                 failures += 1
                 if monotonic() - self._began >= alarm_at:
-                    alarm_at += ALARM_EVERY_S
+                    alarm_at += self._alarm_every_s
                     await self._tell(
                         ActionOutcome.NOT_APPLIED, f"still trying to bring traffic down: {error}"
                     )
@@ -215,7 +219,7 @@ class _Drive:
         await self._until_in_force()
 
     async def _look_first(self) -> Observed | None:
-        """What is in force. Going down does not depend on seeing: the write may work where looking does not."""
+        """What is in force. Going down does not need to see: a write may work where looking does not."""
         try:
             return await self._look()
         except Fenced:
