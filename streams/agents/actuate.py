@@ -6,11 +6,13 @@ never delays another one's roll-back. What the tasks find out is published by th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
 from domain.records import ActionRecord, DecisionRecord
 from streams.agent import Handled, Place
+from streams.agents.judge import judge_key
 from streams.agents.targets import Publish, TargetDriver
 from streams.bus import Bus, Incoming, Outgoing
 from streams.codec import decode, encode, event_headers
@@ -23,10 +25,14 @@ class ActuateAgent:
     """Carries out the decisions of the partitions it owns."""
 
     name = "actuate"
-    topics = (DECISIONS.name,)
+    topics: tuple[str, ...] = (DECISIONS.name,)
 
-    def __init__(self, *, make_driver: Callable[[Publish], TargetDriver]) -> None:
+    def __init__(
+        self, *, make_driver: Callable[[Publish], TargetDriver], epoch_of: Callable[[str], int]
+    ) -> None:
+        """``epoch_of`` asks the database for the highest epoch of a key such as ``judge/3``; it may block."""
         self._make_driver = make_driver
+        self._epoch_of = epoch_of
         self._driver: TargetDriver | None = None
         self._epochs: dict[int, int] = {}
 
@@ -36,6 +42,8 @@ class ActuateAgent:
         async def publish(record: ActionRecord) -> None:
             await bus.send([_outgoing(record)])
 
+        for number in partitions:
+            self._epochs[number] = await asyncio.to_thread(self._epoch_of, judge_key(number))
         self._driver = self._make_driver(publish)
         taken_up = await self._driver.resume()
         if taken_up:

@@ -40,6 +40,11 @@ FLOOR_EVERY_S = 60.0
 _TELEMETRY = frozenset({METRICS.name, LOGS.name, TRACES.name})
 
 
+def judge_key(partition: int) -> str:
+    """The key under which the epochs of a partition's owners are kept."""
+    return f"judge/{partition}"
+
+
 class Epochs(Protocol):
     """Who may write for a partition."""
 
@@ -52,7 +57,7 @@ class JudgeAgent:
     """Judges the rollouts of the partitions it owns."""
 
     name = "judge"
-    topics = (METRICS.name, LOGS.name, TRACES.name, COMMANDS.name, ACTIONS.name)
+    topics: tuple[str, ...] = (METRICS.name, LOGS.name, TRACES.name, COMMANDS.name, ACTIONS.name)
     interval_s = CLOCK_S
 
     def __init__(
@@ -96,7 +101,7 @@ class JudgeAgent:
 
     async def _recover(self, bus: Bus, number: int, unfinished: Sequence[str]) -> tuple[_Owned, Recovered]:
         now = self._clock.now()
-        epoch = await asyncio.to_thread(self._epochs.take, f"judge/{number}", self._owner, now)
+        epoch = await asyncio.to_thread(self._epochs.take, judge_key(number), self._owner, now)
         own = Ownership(partition=number, owner=self._owner, epoch=epoch, broker_epoch=self._broker_epoch)
         owned = _Owned(own)
         await bus.send(publish.write_ahead(own, [], {}, now))
