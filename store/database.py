@@ -27,8 +27,8 @@ from sqlalchemy.exc import ArgumentError
 from domain.errors import ConfigError, StoreError, StoreUnavailable
 from store.errors import place, translated
 
-BUSY_TIMEOUT_MS = 5000
-"""How long a SQLite writer waits for the one before it."""
+BUSY_TIMEOUT_S = 5.0
+"""How long a writer waits for the one before it."""
 
 RECYCLE_S = 1800
 """Connections are renewed before firewalls and MySQL's ``wait_timeout`` forget them."""
@@ -39,15 +39,15 @@ MIN_FREE_BYTES = 64 * 1024 * 1024
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def open_engine(url: str | URL, *, pool_size: int = 5) -> Engine:
+def open_engine(url: str | URL, *, pool_size: int = 5, busy_timeout_s: float = BUSY_TIMEOUT_S) -> Engine:
     """An engine for ``sqlite:///file`` or ``mysql+pymysql://user:password@host/name``. Connects to nothing.
 
     Raises :class:`ConfigError` for any other kind of database.
     """
     parsed = _parse(url)
     if parsed.get_backend_name() == "sqlite":
-        return _open_sqlite(parsed, pool_size)
-    return _open_mysql(parsed, pool_size)
+        return _open_sqlite(parsed, pool_size, busy_timeout_s)
+    return _open_mysql(parsed, pool_size, busy_timeout_s)
 
 
 def _parse(url: str | URL) -> URL:
@@ -64,21 +64,21 @@ def _parse(url: str | URL) -> URL:
     return parsed
 
 
-def _open_sqlite(url: URL, pool_size: int) -> Engine:
+def _open_sqlite(url: URL, pool_size: int, busy_timeout_s: float) -> Engine:
     options: dict[str, Any] = {}
     if url.database not in (None, "", ":memory:"):
         options = {"pool_size": pool_size, "max_overflow": pool_size}
     engine = create_engine(url, **options)
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, busy_timeout_s))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+def _prepare_sqlite(connection: sqlite3.Connection, busy_timeout_s: float) -> None:
     # The driver's own idea of when a transaction begins is switched off; `_begin_sqlite` decides.
     connection.isolation_level = None
     for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        f"busy_timeout={round(busy_timeout_s * 1000)}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -91,7 +91,7 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql(kind)
 
 
-def _open_mysql(url: URL, pool_size: int) -> Engine:
+def _open_mysql(url: URL, pool_size: int, busy_timeout_s: float) -> Engine:
     engine = create_engine(
         url.update_query_dict({"charset": "utf8mb4"}),
         pool_pre_ping=True,
@@ -101,14 +101,15 @@ def _open_mysql(url: URL, pool_size: int) -> Engine:
         isolation_level="READ COMMITTED",
         connect_args={"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60},
     )
-    event.listen(engine, "connect", _prepare_mysql)
+    event.listen(engine, "connect", lambda connection, _: _prepare_mysql(connection, busy_timeout_s))
     return engine
 
 
-def _prepare_mysql(connection: Any, _record: object) -> None:
+def _prepare_mysql(connection: Any, busy_timeout_s: float) -> None:
     # Strict: a value that does not fit is an error, never a silently shortened one.
+    wait_s = max(1, round(busy_timeout_s))
     with connection.cursor() as cursor:
-        cursor.execute("SET SESSION sql_mode = 'TRADITIONAL', SESSION innodb_lock_wait_timeout = 5")
+        cursor.execute(f"SET SESSION sql_mode = 'TRADITIONAL', SESSION innodb_lock_wait_timeout = {wait_s}")
 
 
 @contextmanager

@@ -32,11 +32,16 @@ class Promise:
 
 
 def command_promise(command: Command) -> Promise:
-    """The promise to publish ``command``: JSON, keyed by its rollout, as everything people may read."""
+    """The promise to publish ``command``: JSON, keyed by its rollout, as everything people may read.
+
+    The schema version is always said, though records leave out what is as usual: a later release must not
+    take an old record for its own.
+    """
+    said = {"schema": command.schema} | msgspec.to_builtins(command)
     return Promise(
         topic=COMMANDS_TOPIC,
         key=command.rollout_id,
-        value=msgspec.json.encode(command),
+        value=msgspec.json.encode(said),
         created_at=command.at,
     )
 

@@ -44,20 +44,21 @@ def program(*names: str) -> str | None:
 
 
 @contextmanager
-def running_mariadb(folder: Path) -> Iterator[str]:
-    """A MariaDB with an empty database ``sentra``; yields the URL that reaches it."""
+def running_mariadb(folder: Path, port: int | None = None) -> Iterator[str]:
+    """A MariaDB with a database ``sentra``, empty or what ``folder`` holds; yields its URL."""
     server, install = program("mariadbd", "mysqld"), program("mariadb-install-db")
     if server is None or install is None:
         missing("MariaDB (Debian: mariadb-server)")
         return
-    data, port = folder / "data", free_port()
+    data, port = folder / "data", port or free_port()
     user = "root" if os.geteuid() == 0 else os.environ.get("USER", "nobody")
     common = ["--no-defaults", f"--datadir={data}", f"--user={user}"]
-    subprocess.run(
-        [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
-        check=True,
-        capture_output=True,
-    )
+    if not data.exists():
+        subprocess.run(
+            [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+            check=True,
+            capture_output=True,
+        )
     options = [f"--socket={folder / 's'}", f"--port={port}", "--bind-address=127.0.0.1"]
     small = ["--innodb-buffer-pool-size=32M", "--innodb-log-file-size=16M", f"--pid-file={folder / 'pid'}"]
     with _running([server, *common, *options, *small], folder / "mariadb.log") as process:
