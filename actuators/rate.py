@@ -43,5 +43,5 @@ class RateBudget:
 
     async def take(self, *, is_down: bool) -> None:
         """Wait for a token and take it."""
-        while (pause := self.wait_s(is_down=is_down)) > 0:  # noqa: ASYNC110 - tokens come with time, not events
+        while (pause := self.wait_s(is_down=is_down)) > 0:
             await asyncio.sleep(pause)
