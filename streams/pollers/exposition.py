@@ -51,8 +51,8 @@ def parse_page(text: str) -> dict[str, float]:
         if not line or line[0] == "#":
             continue
         series, _, value = line.rpartition(" ")
-        # The short way is safe when nothing can follow the value and no blank is left inside the series.
-        if (series[-1:] == "}" or " " not in series) and not (has_exemplars and " # " in line):
+        # The short way is safe where the value is the last word of the line and all before it is a series.
+        if (series[-1:] == "}" or series.isidentifier()) and not (has_exemplars and " # " in line):
             try:
                 page[series] = float(value)
                 continue

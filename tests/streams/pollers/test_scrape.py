@@ -77,14 +77,16 @@ def only(fetched: Fetched, signal: str, arm: Arm) -> Sample:
 
 
 async def test_what_two_pods_counted_between_two_readings_is_the_sample() -> None:
-    async with serving(page(pod("v1", 100)), page(pod("v2", 10))) as (stable, canary):
-        async with scraping(stable, canary) as source:
-            reader = Reader(source)
-            first = await reader.tick()
-            assert {each.quality for each in first.samples} == {int(Quality.FIRST)}
-            assert {(each.events, each.exposure) for each in first.samples} == {(0.0, 0.0)}
-            stable.answer, canary.answer = page(pod("v1", 190, fast=60)), page(pod("v2", 17, 3))
-            second = await reader.tick()
+    async with (
+        serving(page(pod("v1", 100)), page(pod("v2", 10))) as (stable, canary),
+        scraping(stable, canary) as source,
+    ):
+        reader = Reader(source)
+        first = await reader.tick()
+        assert {each.quality for each in first.samples} == {int(Quality.FIRST)}
+        assert {(each.events, each.exposure) for each in first.samples} == {(0.0, 0.0)}
+        stable.answer, canary.answer = page(pod("v1", 190, fast=60)), page(pod("v2", 17, 3))
+        second = await reader.tick()
     requests = only(second, "error_rate", Arm.CANARY)
     assert (requests.events, requests.exposure, requests.quality) == (3.0, 10.0, 0)
     assert (requests.start, requests.end) == (NOON + 2, NOON + 4)
@@ -96,9 +98,11 @@ async def test_what_two_pods_counted_between_two_readings_is_the_sample() -> Non
 
 
 async def test_all_edges_travel_when_asked_for() -> None:
-    async with serving(page(pod("v1", 1))) as [server]:
-        async with scraping(server, **GENERIC, histogram="full") as source:
-            fetched = await Reader(source).tick()
+    async with (
+        serving(page(pod("v1", 1))) as [server],
+        scraping(server, **GENERIC, histogram="full") as source,
+    ):
+        fetched = await Reader(source).tick()
     assert only(fetched, "latency_ms", Arm.STABLE).edges == (250.0, 500.0, 1000.0, 2500.0)
 
 
@@ -117,9 +121,11 @@ async def test_envoy_counts_classes_and_misses_no_failures_when_there_are_none()
 
 
 async def test_an_arm_whose_total_is_missing_gives_no_sample() -> None:
-    async with serving(page(envoy(checkout_v1={"c2": 1}))) as [server]:
-        async with scraping(server, preset="envoy") as source:
-            fetched = await Reader(source).tick()
+    async with (
+        serving(page(envoy(checkout_v1={"c2": 1}))) as [server],
+        scraping(server, preset="envoy") as source,
+    ):
+        fetched = await Reader(source).tick()
     assert [(each.signal, each.arm) for each in fetched.samples] == [("error_rate", Arm.STABLE)]
     assert fetched.problems == {}
 
@@ -141,9 +147,11 @@ async def test_a_cluster_that_envoy_knows_but_never_used_had_no_traffic() -> Non
 
 
 async def test_a_rollout_of_which_no_page_knows_is_told_what_was_looked_for() -> None:
-    async with serving(page(envoy(shop_v1={"c2": 1}, shop_v2={"c2": 1}))) as [server]:
-        async with scraping(server, preset="envoy") as source:
-            fetched = await Reader(source).tick()
+    async with (
+        serving(page(envoy(shop_v1={"c2": 1}, shop_v2={"c2": 1}))) as [server],
+        scraping(server, preset="envoy") as source,
+    ):
+        fetched = await Reader(source).tick()
     assert fetched.problems == {
         "r-1": "no series has envoy_cluster_name='checkout_v1' or 'checkout_v2'; seen were shop_v1, shop_v2"
     }
@@ -272,9 +280,11 @@ async def test_intervals_do_not_take_each_others_increments() -> None:
 async def test_the_token_is_sent_and_never_shown(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("s3cret\n")
-    async with serving(page("", status="401 Who")) as [server]:
-        async with scraping(server, **GENERIC, token_file=str(token)) as source:
-            with pytest.raises(SourceRejected) as caught:
-                await Reader(source).tick()
-            assert "Bearer s3cret" in server.heads[0]
-            assert "s3cret" not in str(caught.value)
+    async with (
+        serving(page("", status="401 Who")) as [server],
+        scraping(server, **GENERIC, token_file=str(token)) as source,
+    ):
+        with pytest.raises(SourceRejected) as caught:
+            await Reader(source).tick()
+        assert "Bearer s3cret" in server.heads[0]
+        assert "s3cret" not in str(caught.value)
