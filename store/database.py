@@ -21,7 +21,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util.exc import CommandError
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
 
 from domain.errors import ConfigError, StoreError, StoreUnavailable
@@ -29,6 +29,9 @@ from store.errors import place, translated
 
 BUSY_TIMEOUT_S = 5.0
 """How long a writer waits for the one before it."""
+
+SCHEMA_WAIT_S = 60
+"""How long one process waits for another one's upgrade."""
 
 RECYCLE_S = 1800
 """Connections are renewed before firewalls and MySQL's ``wait_timeout`` forget them."""
@@ -45,7 +48,7 @@ def open_engine(url: str | URL, *, pool_size: int = 5, busy_timeout_s: float = B
     Raises :class:`ConfigError` for any other kind of database.
     """
     parsed = _parse(url)
-    if parsed.get_backend_name() == "sqlite":
+    if _is_sqlite(parsed):
         return _open_sqlite(parsed, pool_size, busy_timeout_s)
     return _open_mysql(parsed, pool_size, busy_timeout_s)
 
@@ -61,14 +64,18 @@ def _parse(url: str | URL) -> URL:
         raise ConfigError(
             f"no store speaks {parsed.drivername!r}; known are sqlite, mysql+pymysql, mariadb+pymysql"
         )
+    if _is_sqlite(parsed) and parsed.database in (None, "", ":memory:"):
+        # Each connection would have a memory of its own.
+        raise ConfigError("the store needs a file; an example is sqlite:///sentra.db")
     return parsed
 
 
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
 def _open_sqlite(url: URL, pool_size: int, busy_timeout_s: float) -> Engine:
-    options: dict[str, Any] = {}
-    if url.database not in (None, "", ":memory:"):
-        options = {"pool_size": pool_size, "max_overflow": pool_size}
-    engine = create_engine(url, **options)
+    engine = create_engine(url, pool_size=pool_size, max_overflow=pool_size, hide_parameters=True)
     event.listen(engine, "connect", lambda connection, _: _prepare_sqlite(connection, busy_timeout_s))
     event.listen(engine, "begin", _begin_sqlite)
     return engine
@@ -99,6 +106,7 @@ def _open_mysql(url: URL, pool_size: int, busy_timeout_s: float) -> Engine:
         pool_size=pool_size,
         max_overflow=pool_size,
         isolation_level="READ COMMITTED",
+        hide_parameters=True,
         connect_args={"connect_timeout": 5, "read_timeout": 60, "write_timeout": 60},
     )
     event.listen(engine, "connect", lambda connection, _: _prepare_mysql(connection, busy_timeout_s))
@@ -156,13 +164,27 @@ def _migrate(url: str | URL, run: Callable[[Config], None]) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     try:
-        with writing(engine) as connection:
+        with writing(engine) as connection, _alone(connection):
             config.attributes["connection"] = connection
             run(config)
     except CommandError as exc:
         raise StoreError(f"the schema of {place(engine.url)} cannot be changed: {exc}") from exc
     finally:
         engine.dispose()
+
+
+@contextmanager
+def _alone(connection: Connection) -> Iterator[None]:
+    """Nobody else changes the schema meanwhile. SQLite's write lock sees to that; MySQL's do not outlive DDL."""
+    if _is_sqlite(connection.engine.url):
+        yield
+        return
+    if not connection.scalar(text("SELECT GET_LOCK('sentra-schema', :wait_s)"), {"wait_s": SCHEMA_WAIT_S}):
+        raise StoreUnavailable(f"somebody else is changing the schema of {place(connection.engine.url)}")
+    try:
+        yield
+    finally:
+        connection.execute(text("DO RELEASE_LOCK('sentra-schema')"))
 
 
 def check_writable(url: str | URL, *, needs_bytes: int = MIN_FREE_BYTES) -> None:
@@ -172,7 +194,7 @@ def check_writable(url: str | URL, *, needs_bytes: int = MIN_FREE_BYTES) -> None
     pass.
     """
     parsed = _parse(url)
-    if parsed.get_backend_name() != "sqlite" or parsed.database in (None, "", ":memory:"):
+    if not _is_sqlite(parsed):
         return
     check_folder(Path(parsed.database or "").absolute().parent, needs_bytes=needs_bytes)
     file = Path(parsed.database or "")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import URL
-from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from domain.errors import StoreError, StoreUnavailable
@@ -89,8 +89,8 @@ def translated(url: URL) -> Iterator[None]:
         raise StoreUnavailable(f"all connections to {place(url)} are in use; try again") from exc
     except DBAPIError as exc:
         raise _translation(exc, place(url)) from exc
-    except (SQLAlchemyError, NoSuchModuleError) as exc:
-        raise StoreError(f"the store at {place(url)} cannot be used: {exc}") from exc
+    except SQLAlchemyError as exc:
+        raise StoreError(f"the store at {place(url)} cannot be used: {_first_line(exc)}") from exc
 
 
 def _translation(exc: DBAPIError, where: str) -> StoreError:
@@ -105,6 +105,11 @@ def _translation(exc: DBAPIError, where: str) -> StoreError:
     if _is_duplicate(cause):
         return Duplicate(f"the store at {where} holds such a row already: {cause}")
     return StoreError(f"the store at {where} refused: {cause}")
+
+
+def _first_line(exc: BaseException) -> str:
+    # SQLAlchemy's further lines are the statement and a link.
+    return str(exc).partition("\n")[0]
 
 
 def _is_duplicate(cause: BaseException | None) -> bool:

@@ -21,6 +21,11 @@ ENGINE_ACTOR = "sentra"
 """Who decides when nobody told us to."""
 
 
+def audited(rollout_id: str) -> str:
+    """What the audit log calls a rollout."""
+    return f"rollout/{rollout_id}"
+
+
 def digest_of(record: msgspec.Struct) -> str:
     """The content's identity: the same record twice, by whatever way, has one digest."""
     return sha256(msgspec.msgpack.encode(record, order="sorted")).hexdigest()
@@ -72,7 +77,7 @@ def add_command(connection: Connection, command: Command) -> bool:
                 "at": command.at,
                 "actor": command.actor,
                 "action": command.kind.value,
-                "resource": f"rollout/{command.rollout_id}",
+                "resource": audited(command.rollout_id),
                 "reference": command.command_id,
                 "reason": command.reason,
                 "evidence": None,
@@ -111,7 +116,7 @@ def audit_decisions(connection: Connection, evaluations: Sequence[Evaluation]) -
             "at": decision.at or evaluation.input.now,
             "actor": _actor(evaluation),
             "action": decision.kind.value,
-            "resource": f"rollout/{evaluation.rollout_id}",
+            "resource": audited(evaluation.rollout_id),
             "reference": decision.decision_id,
             "reason": decision.reason,
             "evidence": json_text(evaluation.scores),

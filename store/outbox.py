@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 from sqlalchemy import Connection, Engine, insert, select, update
 
+from domain.clock import utc_text
 from domain.records import Command
 from store.database import reading, writing
 from store.models import OutboxRow
@@ -32,7 +33,7 @@ class Promise:
 
 
 def command_promise(command: Command) -> Promise:
-    """The promise to publish ``command``: JSON, keyed by its rollout, as everything people may read.
+    """The promise to publish ``command``: JSON, keyed by its rollout, with CloudEvents attributes.
 
     The schema version is always said, though records leave out what is as usual: a later release must not
     take an old record for its own.
@@ -42,6 +43,14 @@ def command_promise(command: Command) -> Promise:
         topic=COMMANDS_TOPIC,
         key=command.rollout_id,
         value=msgspec.json.encode(said),
+        headers={
+            "ce_specversion": "1.0",
+            "ce_id": command.command_id,
+            "ce_source": "sentra",
+            "ce_type": f"sentra.command.v{command.schema}",
+            "ce_time": utc_text(command.at),
+            "content-type": "application/json",
+        },
         created_at=command.at,
     )
 

@@ -13,8 +13,10 @@ from domain.decision import Answer, Incident, IncidentKind
 from domain.records import ActionRecord, Evaluation, RolloutRecord
 from domain.rollout import Phase, RolloutFold, RolloutSpec
 from domain.verdict import Score, Verdict
+from store.ledger import audited
 from store.models import (
     ActionReport,
+    AuditEntry,
     CommandRow,
     Deployment,
     Environment,
@@ -65,6 +67,19 @@ class StoredStep:
     scores: tuple[Score, ...]
     began_at: float | None
     ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLine:
+    """Who did what, when, why. ``reference`` is the id of the command or decision behind it."""
+
+    at: float
+    actor: str
+    action: str
+    reference: str
+    reason: str
+    scores: tuple[Score, ...]
+    """What a decision stood on; empty for commands."""
 
 
 _spec = msgspec.json.Decoder(RolloutSpec).decode
@@ -207,6 +222,22 @@ def last_fold(connection: Connection, rollout_id: str) -> RolloutFold | None:
     )
     record = connection.scalar(query)
     return None if record is None else _evaluation(record).fold
+
+
+def audit(connection: Connection, rollout_id: str) -> list[AuditLine]:
+    """Its audit lines, oldest first."""
+    query = select(AuditEntry).where(AuditEntry.resource == audited(rollout_id)).order_by(AuditEntry.id)
+    return [
+        AuditLine(
+            at=row.at,
+            actor=row.actor,
+            action=row.action,
+            reference=row.reference,
+            reason=row.reason,
+            scores=() if row.evidence is None else _scores(row.evidence),
+        )
+        for row in connection.execute(query)
+    ]
 
 
 def action_reports(connection: Connection, rollout_id: str) -> list[ActionRecord]:

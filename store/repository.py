@@ -17,13 +17,13 @@ from domain.records import ActionRecord, Command, Evaluation, EvaluationFrame, I
 from domain.rollout import Phase, RolloutFold, RolloutSpec
 from store import queries
 from store.batch import Batch, Written, write_batch
-from store.catalogue import add_rollout
+from store.catalogue import add_rollout, deployment_id
 from store.database import reading, writing
 from store.errors import Contended, Duplicate, UnknownRollout
 from store.ledger import add_command
 from store.models import Meta
 from store.outbox import Promise, command_promise, promise
-from store.queries import StoredRollout, StoredStep
+from store.queries import AuditLine, StoredRollout, StoredStep
 from store.retention import Pruned, prune
 
 T = TypeVar("T")
@@ -63,7 +63,7 @@ class Repository:
         """
 
         def store(connection: Connection) -> bool:
-            if not queries.find_rollouts(connection, rollout_id=command.rollout_id):
+            if deployment_id(connection, command.rollout_id) is None:
                 raise UnknownRollout(f"there is no rollout {command.rollout_id}")
             if not add_command(connection, command):
                 return False
@@ -146,6 +146,10 @@ class Repository:
     def actions_of(self, rollout_id: str) -> list[ActionRecord]:
         """What actuators reported about a rollout."""
         return self._read(lambda connection: queries.action_reports(connection, rollout_id))
+
+    def audit_of(self, rollout_id: str) -> list[AuditLine]:
+        """Who did what about a rollout, and Sentra's own decisions, in the order they were stored."""
+        return self._read(lambda connection: queries.audit(connection, rollout_id))
 
     def answer_of(self, command_id: str) -> Answer | None:
         """How a command was taken; ``None`` while nobody has folded it."""

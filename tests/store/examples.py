@@ -84,7 +84,7 @@ def start(of: RolloutSpec, command_id: str = "") -> Command:
 
 
 def command(kind: CommandKind, rollout_id: str = "r1", command_id: str = "c1", **others: Any) -> Command:
-    fields = {"actor": "ann", "reason": "ship it — “now”", "at": T0}
+    fields: dict[str, Any] = {"actor": "ann", "reason": "ship it — “now”", "at": T0}
     return Command(command_id=command_id, rollout_id=rollout_id, kind=kind, **(fields | others))
 
 

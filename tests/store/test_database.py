@@ -6,6 +6,7 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_the_schema_goes_down_to_nothing_and_up_again(url: str) -> None:
     engine.dispose()
 
 
+def test_processes_that_start_together_upgrade_one_after_the_other(url: str) -> None:
+    downgrade(url)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(upgrade, [url] * 4))
+    engine = open_engine(url)
+    check_current(engine)
+    engine.dispose()
+
+
 def test_an_unknown_revision_is_an_error_of_ours(sqlite_url: str) -> None:
     with pytest.raises(StoreError, match="cannot be changed"):
         upgrade(sqlite_url, "no-such-revision")
@@ -66,9 +76,9 @@ def test_sqlite_is_opened_for_many_processes_and_keeps_what_was_committed(sqlite
     assert found == {"journal_mode": "wal", "busy_timeout": 5000, "foreign_keys": 1, "synchronous": 2}
 
 
-@pytest.mark.parametrize("bad", ["postgresql://h/x", "sqlite+aiosqlite:///x", "nonsense"])
+@pytest.mark.parametrize("bad", ["postgresql://h/x", "sqlite+aiosqlite:///x", "nonsense", "sqlite://"])
 def test_other_databases_are_refused_by_name(bad: str) -> None:
-    with pytest.raises(ConfigError, match=r"known are sqlite|looks like sqlite"):
+    with pytest.raises(ConfigError, match=r"known are sqlite|looks like sqlite|needs a file"):
         open_engine(bad)
 
 

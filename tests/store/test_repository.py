@@ -19,6 +19,7 @@ from store.errors import AlreadyActive, Duplicate, UnknownRollout
 from store.models import AuditEntry, CommandRow, Deployment, EvaluationRow, PolicyVersion
 from store.outbox import COMMANDS_TOPIC, Outbox, Promise
 from store.repository import Repository
+from streams.codec import decode, encode, event_headers
 from tests.store.examples import (
     T0,
     command,
@@ -69,6 +70,15 @@ def test_a_started_rollout_is_stored_with_its_command_and_the_promise_to_publish
     assert (first.topic, first.key) == (COMMANDS_TOPIC, "r1")
     assert msgspec.json.decode(first.value, type=Command) == start(of)
     assert (second.topic, second.value, second.headers) == ("sentra.rollouts.v1", b"\x00\xff", {"ce-id": "1"})
+
+
+def test_a_promised_command_is_what_readers_of_the_log_expect(engine: Engine) -> None:
+    of = spec()
+    Repository(engine).start_rollout(of, start(of))
+    (promised,) = Outbox(engine).pending()
+    assert decode(Command, promised.value) == start(of)
+    assert promised.value == encode(start(of))
+    assert {name: text.encode() for name, text in promised.headers.items()} == event_headers(start(of))
 
 
 def test_the_same_start_twice_is_one_rollout_and_one_promise(engine: Engine) -> None:
@@ -383,9 +393,9 @@ def test_pruning_keeps_what_is_not_finished_and_what_people_decided(engine: Engi
     gone = repository.get_rollout("old")
     assert gone is not None
     assert gone.pruned_at == T0 + 200
-    with reading(engine) as connection:
-        kept = connection.scalars(select(AuditEntry.action).where(AuditEntry.resource == "rollout/old")).all()
-    assert kept == ["start", "ADVANCE"]
+    started_by, decided_by = repository.audit_of("old")
+    assert (started_by.actor, started_by.action, started_by.reference) == ("ann", "start", "start-old")
+    assert (decided_by.actor, decided_by.action, decided_by.scores) == ("sentra", "ADVANCE", (score(),))
     assert repository.prune(T0 + 100, now=T0 + 300).rollouts == 0
 
 
