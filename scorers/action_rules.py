@@ -21,6 +21,8 @@ def prepared(draft: Draft) -> None:
     if draft.state.pause_asked:
         draft.set(pause_asked=False)
         draft.pause(PauseCause.OPERATOR, "paused by an operator before the first step")
+    elif 1 in draft.policy.approvals:
+        draft.pause(PauseCause.APPROVAL, "step 1 needs a person's approval")
     else:
         draft.shift_to(0, Cause.START, "the target is ready")
 
@@ -72,12 +74,16 @@ def not_in_force(draft: Draft) -> None:
 
 def still_going_down(draft: Draft) -> None:
     draft.redrive(Cause.ACTUATION, f"the roll-back is not in force: {_detail(draft)}; trying again")
-    down_timer(draft)
+    _page(draft)
 
 
 def is_down(draft: Draft) -> None:
+    """Down is 0 and nothing else: no final state may leave traffic that nobody owns."""
+    if draft.observed_bp:
+        still_going_down(draft)
+        return
     outcome = Phase.ABORTED if draft.state.down_cause is Cause.ABORT else Phase.ROLLED_BACK
-    draft.set(phase=outcome, in_flight=None, verified_bp=draft.observed_bp or 0)
+    draft.set(phase=outcome, in_flight=None, verified_bp=0)
 
 
 def finalised(draft: Draft) -> None:
@@ -127,15 +133,16 @@ def pause_trouble(draft: Draft) -> None:
 
 def back_in_place(draft: Draft) -> None:
     """Traffic is where it should be after all: drift and actuation no longer hold the rollout."""
-    causes = tuple(
-        cause for cause in draft.state.pause_causes if cause not in (PauseCause.DRIFT, PauseCause.ACTUATION)
-    )
-    if causes or not draft.state.pause_causes:
-        draft.set(pause_causes=causes or draft.state.pause_causes, in_flight=None)
+    misplaced = (PauseCause.DRIFT, PauseCause.ACTUATION)
+    others = tuple(cause for cause in draft.state.pause_causes if cause not in misplaced)
+    if others == draft.state.pause_causes:
         return
+    draft.set(pause_causes=others)
     in_force(draft)
-    draft.set(pause_causes=())
-    draft.decide(DecisionKind.RESUME, Cause.RECOVERED, "the ordered weight is in force again")
+    if others:
+        draft.set(phase=Phase.PAUSED)
+    elif draft.state.phase is not Phase.PAUSED:
+        draft.decide(DecisionKind.RESUME, Cause.RECOVERED, "the ordered weight is in force again")
 
 
 def unanswered(give_up: Callable[[Draft], None]) -> Callable[[Draft], None]:
@@ -151,6 +158,16 @@ def unanswered(give_up: Callable[[Draft], None]) -> Callable[[Draft], None]:
 
 
 def down_timer(draft: Draft) -> None:
+    """A roll-back that nobody reports on is ordered again, for ever."""
+    _order_down_again(draft)
+    _page(draft)
+
+
+_order_down_again = unanswered(still_going_down)
+
+
+def _page(draft: Draft) -> None:
+    """Call people after a minute, once."""
     if draft.since(draft.state.down_since) >= PAGE_AFTER_S and not draft.state.down_alerted:
         draft.set(down_alerted=True)
         detail = f"the roll-back is not in force after {duration_text(PAGE_AFTER_S)}; Sentra keeps trying"
@@ -164,12 +181,15 @@ def restarted(draft: Draft) -> None:
     """Passes count afresh, and a weight other than the ordered one is put right before anything else."""
     draft.set(passes=0)
     seen = _raise_floors(draft)
-    if seen is not None and seen != draft.state.ordered_bp:
+    if seen is None or seen == draft.state.ordered_bp:
+        return
+    reason = f"found {bp_text(seen)} in force after a restart, {bp_text(draft.state.ordered_bp)} was ordered"
+    if draft.may_regain(seen):
         draft.set(phase=Phase.SHIFTING)
-        reason = (
-            f"found {bp_text(seen)} in force after a restart, {bp_text(draft.state.ordered_bp)} was ordered"
-        )
         draft.redrive(Cause.RESTART, reason)
+    else:
+        draft.incident(IncidentKind.DRIFT, reason)
+        draft.pause(PauseCause.DRIFT, reason)
 
 
 def restarted_in_order(draft: Draft) -> None:

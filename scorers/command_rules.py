@@ -7,7 +7,7 @@ from collections.abc import Callable
 from domain.decision import Cause, DecisionKind, Order
 from domain.rollout import PauseCause, Phase
 from domain.verdict import Verdict
-from scorers.draft import Draft
+from scorers.draft import WARMUP_SLACK_S, Draft
 
 
 def begin(draft: Draft) -> None:
@@ -42,6 +42,7 @@ def resume_now(draft: Draft) -> None:
     if draft.state.verdict is Verdict.FAIL and not draft.is_forced:
         draft.refuse("the gates fail right now; resume with force if you know better")
         return
+    draft.set(pause_asked=False)
     draft.resume(Cause.OPERATOR, _by_person(draft, "resumed"))
     draft.accept("resumed")
 
@@ -56,8 +57,12 @@ def advance_now(draft: Draft) -> None:
 def approve(draft: Draft) -> None:
     if PauseCause.APPROVAL not in draft.state.pause_causes:
         draft.refuse("nothing waits for approval; resume it first")
-        return
-    advance_now(draft)
+    elif draft.state.resume_to is Phase.SHIFTING:
+        # The first step: no traffic has moved, so there is no evidence that could speak against it.
+        draft.shift_to(draft.state.step_index, Cause.OPERATOR, _by_person(draft, "approved"))
+        draft.accept("approved")
+    else:
+        advance_now(draft)
 
 
 def advance_past_pause(draft: Draft) -> None:
@@ -75,12 +80,22 @@ def promote_now(draft: Draft) -> None:
     if _is_unsafe(draft):
         return
     reason = _by_person(draft, "promoted")
-    if draft.state.step_index == draft.policy.last_step and draft.state.phase is not Phase.WARMING:
-        draft.bake_or_finalise(Cause.OPERATOR, reason, override=True)
-    else:
+    if not _is_full(draft):
         draft.set(promote_asked=True)
         draft.shift_to(draft.policy.last_step, Cause.OPERATOR, reason, override=True)
+    elif draft.state.phase is Phase.PAUSED and draft.state.resume_to is Phase.BAKING:
+        draft.finalise(Cause.OPERATOR, reason, override=True)
+    else:
+        draft.bake_or_finalise(Cause.OPERATOR, reason, override=True)
     draft.accept("promoting to 100 %")
+
+
+def _is_full(draft: Draft) -> bool:
+    """Whether 100 % is ordered, in force and warm."""
+    state = draft.state
+    misplaced = {PauseCause.DRIFT, PauseCause.ACTUATION} & set(state.pause_causes)
+    is_warm = state.phase is not Phase.WARMING and state.now >= state.warm_at - WARMUP_SLACK_S
+    return state.step_index == draft.policy.last_step and is_warm and not misplaced
 
 
 def promote_forced(draft: Draft) -> None:

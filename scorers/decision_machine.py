@@ -114,8 +114,8 @@ from scorers.tick_rules import (
     baking_fail,
     baking_good,
     fail_timer,
-    finalising_trouble,
     ignore,
+    overtime,
     pause_alert,
     paused_data_fail,
     paused_data_pass,
@@ -150,9 +150,9 @@ def decide(state: RolloutState, context: JudgingContext, happening: Happening) -
     """Fold one event into the state. Raises :class:`IllegalTransition` for a pair without a cell."""
     draft = Draft(state, context, happening)
     if happening.tick is not None:
+        _end_warm_up(draft)
         if not draft.state.phase.is_final:
             draft.note_tick()
-        _end_warm_up(draft)
     if not _is_outdated(draft):
         cell = _cell(draft.state, happening.event)
         came_from = draft.state.phase
@@ -359,7 +359,7 @@ TABLE: dict[str, dict[Event, Cell]] = {
     "baking": {
         Event.PASS: Cell(baking_good, (Phase.FINALISING, *_STOP)),
         Event.INCONCLUSIVE: Cell(baking_good, (Phase.FINALISING, *_STOP)),
-        Event.NO_DATA: _IGNORE,
+        Event.NO_DATA: Cell(overtime, _STOP),
         Event.FAIL: Cell(baking_fail, (Phase.PAUSED,)),
         Event.SEVERE: Cell(severe, _DOWN),
         Event.CLOCK: _IGNORE,
@@ -378,8 +378,8 @@ TABLE: dict[str, dict[Event, Cell]] = {
         Event.PASS: _IGNORE,
         Event.INCONCLUSIVE: _IGNORE,
         Event.NO_DATA: _IGNORE,
-        Event.FAIL: Cell(finalising_trouble),
-        Event.SEVERE: Cell(finalising_trouble),
+        Event.FAIL: _IGNORE,
+        Event.SEVERE: _IGNORE,
         Event.CLOCK: Cell(unanswered(not_finalised)),
         Event.PAUSE: Cell(is_leaving),
         Event.RESUME: Cell(is_leaving),

@@ -193,25 +193,36 @@ class Draft:
         """The step is done: on to the next weight, to a person's approval, to the bake, or to the end."""
         upcoming = self.state.step_index + 1
         if upcoming > self.policy.last_step:
-            self.bake_or_finalise(cause, reason, override=override)
+            self.bake_or_finalise(cause, reason, override=override, unproven=unproven)
         elif upcoming + 1 in self.policy.approvals and not override:
+            self.set(unproven=self.state.unproven or unproven)
             self.pause(PauseCause.APPROVAL, f"{reason}; step {upcoming + 1} needs a person's approval")
         else:
             self.shift_to(upcoming, cause, reason, override=override, unproven=unproven)
 
-    def bake_or_finalise(self, cause: Cause, reason: str, *, override: bool = False) -> None:
+    def bake_or_finalise(
+        self, cause: Cause, reason: str, *, override: bool = False, unproven: bool = False
+    ) -> None:
         """All traffic is on the canary and good: keep stable warm for a while, if the policy says so."""
+        self.set(unproven=self.state.unproven or unproven)
         if self.policy.keep_stable_for_s <= 0:
-            self.finalise(cause, reason, override=override)
+            self.finalise(cause, reason, override=override, unproven=unproven)
             return
         self.set(phase=Phase.BAKING, baked_s=0.0, passes=0, pause_causes=())
-        self.decide(DecisionKind.ADVANCE, cause, f"{reason}; baking with stable kept warm", override=override)
+        text = f"{reason}; baking with stable kept warm"
+        self.decide(DecisionKind.ADVANCE, cause, text, override=override, unproven=unproven)
 
-    def finalise(self, cause: Cause, reason: str, *, override: bool = False) -> None:
+    def finalise(self, cause: Cause, reason: str, *, override: bool = False, unproven: bool = False) -> None:
         """Make the canary the new stable."""
         self.set(phase=Phase.FINALISING, pause_causes=())
         self.decide(
-            DecisionKind.PROMOTE, cause, reason, order=Order.FINALISE, weight_bp=FULL_BP, override=override
+            DecisionKind.PROMOTE,
+            cause,
+            reason,
+            order=Order.FINALISE,
+            weight_bp=FULL_BP,
+            override=override,
+            unproven=unproven,
         )
 
     def go_down(self, cause: Cause, reason: str) -> None:
@@ -283,13 +294,13 @@ class Draft:
         self._note_idle(tick)
 
     def _note_onset(self, tick: TickFacts) -> None:
-        kinds = {
-            Verdict.FAIL: IncidentKind.FAIL,
-            Verdict.SEVERE: IncidentKind.SEVERE,
-            Verdict.NO_DATA: IncidentKind.NO_DATA,
-        }
-        if tick.verdict in kinds and tick.verdict is not self.state.verdict:
-            self.incident(kinds[tick.verdict], tick.reason)
+        """An incident when a bad verdict begins, in the phases in which it means something."""
+        phases = ONSETS.get(tick.verdict, frozenset())
+        if self.state.phase not in phases or tick.verdict is self.state.verdict:
+            return
+        too_late = self.state.phase is Phase.FINALISING
+        detail = f"while finalising, too late to roll back: {tick.reason}" if too_late else tick.reason
+        self.incident(IncidentKind(tick.verdict.value.lower()), detail)
 
     def _note_silence(self, tick: TickFacts) -> None:
         """NO_DATA freezes the pass counter for two ticks, then clears it."""
@@ -335,6 +346,12 @@ _ANCHORS = (
     "down_since",
 )
 """The moments that timers count from."""
+
+_JUDGED = frozenset({Phase.ANALYSING, Phase.PAUSED, Phase.BAKING})
+_TRAFFIC = _JUDGED | {Phase.SHIFTING, Phase.WARMING, Phase.FINALISING}
+ONSETS = {Verdict.NO_DATA: _JUDGED, Verdict.FAIL: _TRAFFIC, Verdict.SEVERE: _TRAFFIC}
+"""Where a verdict's onset is an incident: silence before traffic moves is no news, nor is failing on the way
+down."""
 
 RESUMES_TO = {
     Phase.STARTING: Phase.SHIFTING,

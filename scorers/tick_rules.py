@@ -113,11 +113,6 @@ def baking_fail(draft: Draft) -> None:
     draft.pause(cause, draft.tick.reason)
 
 
-def finalising_trouble(draft: Draft) -> None:
-    kind = IncidentKind.FAIL if draft.tick.verdict is Verdict.FAIL else IncidentKind.SEVERE
-    draft.incident(kind, f"while finalising, too late to roll back: {draft.tick.reason}")
-
-
 def paused_fail_pass(draft: Draft) -> None:
     draft.count_pass()
     if draft.is_enough and draft.is_fresh:
