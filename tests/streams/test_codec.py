@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import domain.records
 from domain.decision import (
     ActionOutcome,
     Cause,
@@ -131,6 +132,15 @@ RECORDS: tuple[msgspec.Struct, ...] = (
 
 def test_every_record_type_is_tested_here() -> None:
     assert {type(each) for each in RECORDS} == set(BULK) | set(PEOPLE)
+
+
+def test_every_versioned_record_has_a_form_on_the_wire() -> None:
+    versioned = {
+        each
+        for each in vars(domain.records).values()
+        if isinstance(each, type) and issubclass(each, msgspec.Struct) and "schema" in each.__struct_fields__
+    }
+    assert versioned == set(BULK) | set(PEOPLE)
 
 
 @pytest.mark.parametrize("original", RECORDS, ids=lambda each: type(each).__name__)
