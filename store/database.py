@@ -164,7 +164,7 @@ def _migrate(url: str | URL, run: Callable[[Config], None]) -> None:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     try:
-        with writing(engine) as connection, _alone(connection):
+        with _alone(engine), writing(engine) as connection:
             config.attributes["connection"] = connection
             run(config)
     except CommandError as exc:
@@ -174,17 +174,22 @@ def _migrate(url: str | URL, run: Callable[[Config], None]) -> None:
 
 
 @contextmanager
-def _alone(connection: Connection) -> Iterator[None]:
-    """Nobody else changes the schema meanwhile. SQLite's write lock sees to that; MySQL's do not outlive DDL."""
-    if _is_sqlite(connection.engine.url):
+def _alone(engine: Engine) -> Iterator[None]:
+    """Nobody else changes the schema meanwhile. SQLite's write lock sees to that, MySQL's end with each DDL.
+
+    The named lock has a connection of its own, for it must outlive the commit of the migration.
+    """
+    if _is_sqlite(engine.url):
         yield
         return
-    if not connection.scalar(text("SELECT GET_LOCK('sentra-schema', :wait_s)"), {"wait_s": SCHEMA_WAIT_S}):
-        raise StoreUnavailable(f"somebody else is changing the schema of {place(connection.engine.url)}")
-    try:
-        yield
-    finally:
-        connection.execute(text("DO RELEASE_LOCK('sentra-schema')"))
+    with reading(engine) as connection:
+        wanted = {"wait_s": SCHEMA_WAIT_S}
+        if not connection.scalar(text("SELECT GET_LOCK('sentra-schema', :wait_s)"), wanted):
+            raise StoreUnavailable(f"somebody else is changing the schema of {place(engine.url)}")
+        try:
+            yield
+        finally:
+            connection.execute(text("DO RELEASE_LOCK('sentra-schema')"))
 
 
 def check_writable(url: str | URL, *, needs_bytes: int = MIN_FREE_BYTES) -> None:
