@@ -36,6 +36,8 @@ def _no_data(row: GateRow) -> tuple[Verdict, str]:
 
 def _verdict(row: GateRow, sums: Sums) -> tuple[Verdict, str]:
     gate = row.gate
+    if not sums.span_s:
+        return Verdict.INCONCLUSIVE, f"{gate.title}: no whole tick at this weight yet"
     if sums.canary_n == 0:
         return Verdict.INCONCLUSIVE, f"{gate.title}: the canary gets no traffic"
     if sums.canary_n < gate.min_samples:

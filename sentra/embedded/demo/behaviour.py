@@ -32,6 +32,9 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     error_ratio: Ratio = 0.0
     """Share of the requests that end in 500."""
 
+    evenly: bool = False
+    """Failures at even distances instead of drawn: exactly that share, however few requests."""
+
     latency_p95_ms: Milliseconds | None = None
     """Stretch all latencies so that their 95th percentile is this."""
 
@@ -56,16 +59,25 @@ class Behaviour:
 
     def __init__(self, seed: int, version: str, fault: Fault = HEALTHY) -> None:
         self._random = Random(f"{seed}/{version}")
+        self._owed = 0.0
         self.fault = fault
 
     def next_answer(self) -> Answer:
         """The answer to the next request."""
         fault, uniform = self.fault, self._random.random
         latency_ms = MEDIAN_MS * math.exp(SIGMA * self._random.gauss(0.0, 1.0)) * _stretch(fault)
-        failed = uniform() < fault.error_ratio
+        failed = self._is_owed(fault.error_ratio) if fault.evenly else uniform() < fault.error_ratio
         bad = [uniform() < fault.log_error_ratio for _ in range(LINES_PER_REQUEST)]
         bad[-1] = bad[-1] or failed
         return Answer(latency_ms, failed, tuple(bad))
+
+    def _is_owed(self, ratio: float) -> bool:
+        self._random.random()  # the draw that is not needed, so that the following ones stay comparable
+        self._owed += ratio
+        if self._owed < 1.0:
+            return False
+        self._owed -= 1.0
+        return True
 
 
 def _stretch(fault: Fault) -> float:

@@ -200,7 +200,7 @@ class Users:
 
     async def _drain(self) -> None:
         deadline = self._loop.time() + DRAIN_S
-        while self._under_way and self._loop.time() < deadline:  # noqa: ASYNC110 - once per run
+        while self._under_way and self._loop.time() < deadline:
             await asyncio.sleep(0.01)
         for pending in list(self._under_way):
             self._give_up(pending)

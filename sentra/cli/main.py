@@ -1,0 +1,58 @@
+"""``sentra``: the program. Joins the groups of commands; errors become one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+import typer
+
+from domain.errors import SentraError
+from sentra.cli import policy, rollout, schema, stack, topics
+from sentra.cli.exits import Exit, exit_of
+from sentra.cli.output import notes
+from sentra.embedded.demo.command import demo
+
+app = typer.Typer(
+    name="sentra",
+    help="Progressive delivery with evidence: canaries promoted, paused or rolled back by telemetry.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+app.command("up")(stack.up)
+app.command("worker")(stack.worker)
+app.command("demo")(demo)
+app.command("topics")(topics.topics)
+app.command("schema")(schema.schema)
+app.add_typer(rollout.app, name="rollout")
+app.add_typer(policy.app, name="policy")
+
+
+def run(arguments: list[str] | None = None) -> None:
+    """Run the program; never returns."""
+    sys.exit(invoke(arguments))
+
+
+def invoke(arguments: list[str] | None = None) -> int:
+    """Run one command line and return its exit code. Click's own codes are remapped: 2 means rolled back."""
+    try:
+        result: Any = app(arguments, standalone_mode=False)
+    except SentraError as exc:
+        notes.print(f"[bold red]error[/] {exc}", highlight=False, soft_wrap=True)
+        return exit_of(exc)
+    except click.ClickException as exc:
+        exc.show()
+        return Exit.ERROR
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        notes.print("interrupted")
+        return Exit.ERROR
+    return int(result) if isinstance(result, int) else Exit.OK
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,86 @@
+"""``sentra up`` and ``sentra worker``: what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from domain.errors import ConfigError
+from sentra import roles
+from sentra.cli.connect import ConfigOption
+from sentra.cli.output import console
+from sentra.config import STATE_DIR, load
+from sentra.embedded.stack import Stack
+
+
+def up(
+    config: ConfigOption = None,
+    state: Annotated[Path, typer.Option(help="folder for database, logs and running state")] = STATE_DIR,
+) -> None:
+    """Start the embedded stack in this folder: broker, Redis, database and worker. Ctrl-C stops it.
+
+    One machine, nothing but Python. For production run `sentra worker` against Kafka and MySQL.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    asyncio.run(_up(load(config).sources, state))
+
+
+async def _up(sources: dict[str, object], state: Path) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with Stack(state, sources=sources) as stack:
+        console.print(f"[green]ready[/] in {stack.ready_s:.1f} s · state in {stack.state_dir}")
+        console.print(f"  broker   {stack.broker.bootstrap} (Tansu, in memory)")
+        console.print(f"  redis    {stack.redis.url}{'' if stack.redis.is_real else ' (stand-in)'}")
+        console.print(f"  store    {stack.settings.database_url}")
+        console.print(f"  sources  {', '.join(sources) or 'none yet: name them in sentra.yaml'}")
+        console.print("next: [bold]sentra rollout start --help[/] · Ctrl-C stops everything")
+        watching = asyncio.create_task(stack.supervise())
+        await stop.wait()
+        watching.cancel()
+        console.print("stopping")
+
+
+def worker(
+    role: Annotated[
+        str, typer.Option("--roles", help="judge, actuate, record, poll, relay; separated by commas")
+    ] = ",".join(roles.ALL_ROLES),
+    config: ConfigOption = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="gets this process's id once everything works")
+    ] = None,
+    web_port: Annotated[int, typer.Option(help="must differ between workers of one machine")] = 0,
+) -> None:
+    """Run a worker process: some or all roles, against the broker and database of the settings.
+
+    Several workers with the same roles share the work.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("sentra").setLevel(logging.INFO)
+    chosen = _roles(role)
+
+    def ready() -> None:
+        if ready_file is not None:
+            ready_file.write_text(str(os.getpid()))
+
+    # Faust tells workers of one machine apart by this port, which it never opens.
+    port = web_port or 10_000 + os.getpid() % 50_000
+    asyncio.run(roles.run(load(config), chosen, ready=ready, web_port=port))
+
+
+def _roles(text: str) -> list[roles.Role]:
+    chosen = []
+    for name in text.split(","):
+        try:
+            chosen.append(roles.Role(name.strip()))
+        except ValueError:
+            known = ", ".join(roles.ALL_ROLES)
+            raise ConfigError(f"unknown role {name!r}; known are {known}") from None
+    return chosen

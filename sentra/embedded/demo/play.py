@@ -1,0 +1,230 @@
+"""Plays one scenario: stack up, traffic flowing, rollout started, story watched to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from domain.clock import SystemClock
+from domain.decision import CommandKind
+from domain.errors import ConfigError
+from domain.policy import JudgeName, Policy
+from domain.records import Command
+from domain.rollout import Phase, RolloutSpec, sources_of
+from sentra.cli.connect import repository_of
+from sentra.config import Settings
+from sentra.embedded.demo import summary as summaries
+from sentra.embedded.demo.plane import CANARY, STABLE, DataPlane
+from sentra.embedded.demo.policies import (
+    ENVIRONMENT,
+    SERVICE,
+    Pace,
+    borrowed_policy,
+    demo_policy,
+    policy_text,
+)
+from sentra.embedded.demo.scenarios import Scenario, suits
+from sentra.embedded.demo.stage import Stage
+from sentra.embedded.demo.story import TOPICS, Story
+from sentra.embedded.stack import Stack
+from store.archive import archive_rollout
+from streams.consume import follow
+
+STILL_S = 3.0
+"""A pause that nothing will end is watched this much longer: nothing may move."""
+PATIENCE = 2.0
+"""A rollout that takes this many times what its scenario may is given up."""
+REAL_SLOWER = 20.0
+"""How much longer things may take at real pace."""
+STORED_S = 3.0
+"""How long the end may take to reach the database."""
+
+Watch = Callable[[Story, Policy], None]
+"""Called again and again while the rollout runs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """What to play."""
+
+    scenario: Scenario
+    pace: Pace
+    rps: float
+    seed: int
+    judge: JudgeName | None
+    policy_file: Path | None
+    directory: Path
+    """Gets ``.sentra/`` with everything in it."""
+
+
+async def play(given: Play, watch: Watch, began: float) -> summaries.Summary:
+    """Play it. ``began`` is when the user asked for it, in seconds since the epoch."""
+    state_dir = given.directory / ".sentra"
+    async with DataPlane(state_dir / "demo", seed=given.seed) as plane:
+        policy = _policy(given, plane, state_dir)
+        async with Stack(state_dir, sources=plane.sources) as stack:
+            plane.start_load(given.rps, preview_rps=given.scenario.preview_rps)
+            supervising = asyncio.create_task(stack.supervise())
+            try:
+                return await _rollout(given, policy, plane, stack, watch, began)
+            finally:
+                supervising.cancel()
+                await asyncio.gather(supervising, return_exceptions=True)
+
+
+def _policy(given: Play, plane: DataPlane, state_dir: Path) -> Policy:
+    """The policy to play by, kept as a file."""
+    if given.policy_file is not None:
+        policy = borrowed_policy(given.policy_file, plane.target, given.judge)
+    else:
+        text = policy_text(given.pace, given.scenario.strategy, plane.target)
+        (state_dir / "demo" / "policy.yaml").write_text(text)
+        policy = demo_policy(text, given.judge)
+    if problem := suits(given.scenario, policy):
+        raise ConfigError(problem)
+    return policy
+
+
+async def _rollout(
+    given: Play, policy: Policy, plane: DataPlane, stack: Stack, watch: Watch, began: float
+) -> summaries.Summary:
+    clock = SystemClock()
+    settings = stack.settings
+    story = Story(rollout_id=f"demo-{given.scenario.name}-{uuid4().hex[:8]}")
+    stage = Stage(plane, story, policy, clock, given.seed)
+    script = asyncio.create_task(given.scenario.script(stage))
+    if given.scenario.from_the_start:
+        await script
+    reading = asyncio.create_task(_read(settings, story))
+    _start(settings, story.rollout_id, policy, clock.now())
+    limit_s = given.scenario.within_s * PATIENCE * (REAL_SLOWER if given.pace is Pace.REAL else 1.0)
+    try:
+        async with asyncio.timeout(limit_s):
+            await _until_over(story, policy, watch, [script, reading])
+    except TimeoutError:
+        pass  # the summary says what it had come to
+    finally:
+        for task in (script, reading):
+            task.cancel()
+        await asyncio.gather(script, reading, return_exceptions=True)
+    ended = story.ended_at or clock.now()
+    await plane.stop_load()
+    await _archive(settings, story.rollout_id, stack.state_dir)
+    return _summary(given, policy, plane, stack, stage, story, began, ended)
+
+
+async def _read(settings: Settings, story: Story) -> None:
+    async with aclosing(follow(settings.stream(), TOPICS, from_beginning=True)) as records:
+        async for record in records:
+            story.read(record)
+
+
+def _start(settings: Settings, rollout_id: str, policy: Policy, now: float) -> None:
+    """Ask for the rollout as the command line does."""
+    spec = RolloutSpec(
+        rollout_id=rollout_id,
+        service=SERVICE,
+        environment=ENVIRONMENT,
+        stable=STABLE,
+        canary=CANARY,
+        policy=policy,
+        sources=sources_of(policy, settings.freshness()),
+        created_at=now,
+        created_by="demo",
+    )
+    command = Command(
+        command_id=str(uuid4()),
+        rollout_id=rollout_id,
+        kind=CommandKind.START,
+        actor="demo",
+        at=now,
+        spec=spec,
+    )
+    repository_of(settings).start_rollout(spec, command)
+
+
+async def _until_over(story: Story, policy: Policy, watch: Watch, tasks: list[asyncio.Task[None]]) -> None:
+    """Return when the rollout ended, or is paused and nothing will end that."""
+    still_since: float | None = None
+    loop = asyncio.get_running_loop()
+    while True:
+        watch(story, policy)
+        for task in tasks:
+            if task.done() and task.exception() is not None:
+                task.result()
+        phase = story.phase
+        if phase is not None and phase.is_final and story.ended_at is not None:
+            return
+        if not _is_still(story):
+            still_since = None
+        elif still_since is None:
+            still_since = loop.time()
+        elif loop.time() - still_since >= STILL_S + policy.pause_timeout_s:
+            return
+        await asyncio.sleep(0.05)
+
+
+def _is_still(story: Story) -> bool:
+    """Paused, and not by a failure, which would time out."""
+    public = story.public
+    return public is not None and public.phase is Phase.PAUSED and "fail" not in public.pause_causes
+
+
+async def _archive(settings: Settings, rollout_id: str, state_dir: Path) -> None:
+    """Keep the rollout's records in a file, once the database has them all."""
+    repository = repository_of(settings)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + STORED_S
+    while loop.time() < deadline:
+        stored = await asyncio.to_thread(repository.get_rollout, rollout_id)
+        if stored is not None and not stored.is_active:
+            break
+        await asyncio.sleep(0.1)
+    with suppress(FileNotFoundError):
+        await asyncio.to_thread(archive_rollout, repository, rollout_id, state_dir / "archive")
+
+
+def _summary(
+    given: Play,
+    policy: Policy,
+    plane: DataPlane,
+    stack: Stack,
+    stage: Stage,
+    story: Story,
+    began: float,
+    ended: float,
+) -> summaries.Summary:
+    requests, failed, rows = summaries.count_requests(plane.directory / "requests.jsonl")
+    phase = story.phase
+    delays = story.delays()
+    return summaries.Summary(
+        rollout_id=story.rollout_id,
+        scenario=given.scenario.name,
+        outcome=summaries.outcome_of(phase),
+        expected=tuple(summaries.outcome_of(each) for each in given.scenario.expected),
+        reason=_reason(story),
+        seconds=round(ended - began, 3),
+        ready_s=round(stack.ready_s, 3),
+        fault_to_decision_s=summaries.fault_to_decision(story, stage.fault_at),
+        decision_to_effect_s=round(max(delays), 4) if delays else None,
+        requests=requests,
+        failed=failed,
+        shift_failures=summaries.count_shift_failures(
+            story.shifts(), rows, plane.envoy.access_log_path, frozenset(stage.killed)
+        ),
+        steps=summaries.steps_of(story, ended),
+        evaluations=story.evaluations,
+        decisions=len(story.decisions),
+        policy=policy.version,
+    )
+
+
+def _reason(story: Story) -> str:
+    """The sentence of the decision that settled it."""
+    if story.public is not None:
+        return story.public.reason
+    return "the rollout never began"

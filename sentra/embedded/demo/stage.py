@@ -1,0 +1,69 @@
+"""What a scenario's script can do and see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from random import Random
+
+from domain.clock import Clock
+from domain.policy import Policy
+from sentra.embedded.demo.behaviour import Fault
+from sentra.embedded.demo.plane import CANARY, DataPlane
+from sentra.embedded.demo.story import Story
+
+LOOK_S = 0.01
+"""How often a script looks at the story; small beside a tick."""
+
+
+class Stage:
+    """The demo's stage: the data plane to act upon, the story to wait for."""
+
+    def __init__(self, plane: DataPlane, story: Story, policy: Policy, clock: Clock, seed: int) -> None:
+        self._plane = plane
+        self._story = story
+        self.policy = policy
+        self.clock = clock
+        self.random = Random(seed)
+        self.fault_at: float | None = None
+        """When the first fault began."""
+        self.killed: set[str] = set()
+        """Versions that the scenario itself killed."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
+        await asyncio.sleep(seconds)
+
+    async def until_in_force(self, step: int) -> None:
+        """Wait until a step's weight (0 is the first step) is in force."""
+        await self._until(lambda: self._story.is_in_force(step))
+
+    async def until_passes(self, step: int, passes: int) -> None:
+        """Wait until a step has passed so many ticks in a row."""
+        await self.until_in_force(step)
+        await self._until(lambda: self._story.passes >= passes)
+
+    async def canary_does(self, fault: Fault) -> None:
+        """Change how the canary behaves."""
+        await self._plane.canary.inject(fault)
+        self._note()
+
+    def kill_canary(self) -> None:
+        """End the canary process as a crash does."""
+        self._plane.canary.kill()
+        self.killed.add(CANARY)
+        self._note()
+
+    def stop_telemetry(self) -> None:
+        """Scrapes connect, and then hear nothing."""
+        self._plane.relay.black_hole()
+        self._note()
+
+    def _note(self) -> None:
+        if self.fault_at is None:
+            self.fault_at = self.clock.now()
+            self._story.events.append((self.fault_at, "the fault begins"))
+
+    async def _until(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            await asyncio.sleep(LOOK_S)

@@ -1,0 +1,160 @@
+"""What happened to one rollout, read off the log as any other consumer would read it."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from domain.decision import ActionOutcome, Cause, Decision, DecisionKind, Order
+from domain.records import ActionRecord, Evaluation, EvaluationFrame, RolloutRecord
+from domain.rollout import Phase
+from domain.units import bp_text
+from domain.verdict import Score, Verdict
+from streams.bus import Incoming
+from streams.codec import decode
+from streams.topics import ACTIONS, EVALUATIONS, ROLLOUTS
+
+TOPICS = (EVALUATIONS.name, ACTIONS.name, ROLLOUTS.name)
+_BAD = {Cause.FAIL, Cause.SEVERE, Cause.NO_DATA, Cause.SHARED}
+_ADVERSE = {DecisionKind.PAUSE, DecisionKind.ROLL_BACK}
+
+
+@dataclass(slots=True)
+class StepStory:
+    """One step: when its weight was in force, until when, and how it was judged."""
+
+    index: int
+    weight_bp: int
+    began: float
+    ended: float | None = None
+    verdict: Verdict | None = None
+
+
+@dataclass(slots=True)
+class Story:
+    """Everything seen so far of ``rollout_id``."""
+
+    rollout_id: str
+    public: RolloutRecord | None = None
+    scores: tuple[Score, ...] = ()
+    verdict: Verdict | None = None
+    evaluations: int = 0
+    ticks: int = 0
+    passes: int = 0
+    """Passing ticks in a row within the present step."""
+    decisions: list[Decision] = field(default_factory=list)
+    verified: list[ActionRecord] = field(default_factory=list)
+    steps: list[StepStory] = field(default_factory=list)
+    events: deque[tuple[float, str]] = field(default_factory=lambda: deque(maxlen=200))
+    ended_at: float | None = None
+    _seen: set[int] = field(default_factory=set)
+    _reported: set[tuple[str, str]] = field(default_factory=set)
+    _early: dict[str, ActionRecord] = field(default_factory=dict)
+    """Reports read before the decision they answer: topics have no common order."""
+
+    @property
+    def phase(self) -> Phase | None:
+        return self.public.phase if self.public else None
+
+    def read(self, record: Incoming) -> None:
+        """Take in one record of :data:`TOPICS`."""
+        if record.topic == EVALUATIONS.name:
+            for evaluation in decode(EvaluationFrame, record.value).evaluations:
+                self._evaluation(evaluation)
+        elif record.topic == ACTIONS.name:
+            self._action(decode(ActionRecord, record.value))
+        else:
+            self._state(decode(RolloutRecord, record.value))
+
+    def is_in_force(self, step: int) -> bool:
+        """Whether a step's weight was seen in force, now or earlier."""
+        return any(each.index >= step for each in self.steps)
+
+    def first_adverse_after(self, moment: float) -> Decision | None:
+        """The first pause or roll-back by evidence or silence that was decided after ``moment``."""
+        for decision in self.decisions:
+            if decision.at >= moment and decision.kind in _ADVERSE and decision.cause in _BAD:
+                return decision
+        return None
+
+    def delays(self) -> list[float]:
+        """Seconds from each decision that moves traffic to its effect."""
+        decided = {each.decision_id: each for each in self.decisions}
+        return [
+            action.at - decided[action.decision_id].at
+            for action in self.verified
+            if action.decision_id in decided
+            and decided[action.decision_id].order in (Order.SHIFT, Order.RESTORE)
+        ]
+
+    def shifts(self) -> list[float]:
+        """When traffic was moved."""
+        decided = {each.decision_id: each.order for each in self.decisions}
+        moving = {Order.SHIFT, Order.RESTORE, Order.FINALISE}
+        return [action.at for action in self.verified if decided.get(action.decision_id) in moving]
+
+    def _evaluation(self, evaluation: Evaluation) -> None:
+        if evaluation.rollout_id != self.rollout_id or evaluation.seq in self._seen:
+            return
+        self._seen.add(evaluation.seq)
+        self.evaluations += 1
+        if evaluation.verdict is not None:
+            self._tick(evaluation, evaluation.verdict)
+        if evaluation.decision is not None:
+            self._decision(evaluation.decision)
+        if evaluation.phase.is_final and self.ended_at is None:
+            self.ended_at = evaluation.input.now
+            self._close_step(evaluation.input.now)
+            self.events.append((evaluation.input.now, f"{evaluation.phase.value.replace('_', ' ')}"))
+
+    def _tick(self, evaluation: Evaluation, verdict: Verdict) -> None:
+        self.ticks += 1
+        self.scores = evaluation.scores
+        is_counting = evaluation.phase in (Phase.ANALYSING, Phase.BAKING)
+        self.passes = self.passes + 1 if verdict is Verdict.PASS and is_counting else 0
+        if verdict is not self.verdict and evaluation.phase is not Phase.STARTING:
+            worst = next((score for score in evaluation.scores if score.verdict is verdict), None)
+            self.events.append((evaluation.input.now, f"{verdict.value}: {worst.reason if worst else ''}"))
+        self.verdict = verdict
+        if self.steps and self.steps[-1].ended is None:
+            self.steps[-1].verdict = verdict
+
+    def _decision(self, decision: Decision) -> None:
+        self.decisions.append(decision)
+        self.events.append((decision.at, f"{decision.kind.value}: {decision.reason}"))
+        early = self._early.pop(decision.decision_id, None)
+        if early is not None:
+            self._in_force(decision, early)
+
+    def _action(self, action: ActionRecord) -> None:
+        key = (action.decision_id, action.outcome.value)
+        if action.rollout_id != self.rollout_id or key in self._reported:
+            return
+        self._reported.add(key)
+        if action.outcome is ActionOutcome.VERIFIED:
+            self.verified.append(action)
+            order = next((each for each in self.decisions if each.decision_id == action.decision_id), None)
+            if order is None:
+                self._early[action.decision_id] = action
+            else:
+                self._in_force(order, action)
+        elif action.outcome is not ActionOutcome.SENT:
+            self.events.append((action.at, f"actuator: {action.outcome.value} {action.detail}"))
+
+    def _in_force(self, order: Decision, action: ActionRecord) -> None:
+        weight = action.observed_bp if action.observed_bp is not None else action.wanted_bp
+        if order.order is not Order.PREPARE:
+            self.events.append((action.at, f"in force: {bp_text(weight)}"))
+        if order.order is Order.SHIFT:
+            self._close_step(action.at)
+            self.steps.append(StepStory(index=order.step_index, weight_bp=weight, began=action.at))
+            self.passes = 0
+
+    def _close_step(self, at: float) -> None:
+        if self.steps and self.steps[-1].ended is None:
+            self.steps[-1].ended = at
+
+    def _state(self, record: RolloutRecord) -> None:
+        is_ours = record.spec.rollout_id == self.rollout_id
+        if is_ours and (self.public is None or record.seq >= self.public.seq):
+            self.public = record
