@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -87,9 +88,14 @@ class World:
             if record.outcome is not ActionOutcome.SENT and generation in (None, record.generation)
         ]
 
+    def state(self, generation: int) -> ActionState | None:
+        """What the journal says of an order of the first rollout."""
+        entry = self.journal.load(order(generation).decision.decision_id)
+        return entry.state if entry else None
+
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(WITHIN_S):
-            while not holds():  # noqa: ASYNC110 - the condition is anything, there is no event for it
+            while not holds():
                 await asyncio.sleep(0.005)
 
     async def until_verified(self, generation: int) -> None:
@@ -173,8 +179,9 @@ async def test_a_restore_cancels_a_running_shift(world: World) -> None:
         world.platform().faults.apply_takes_s = 0.0
         await driver.accept(order(3, kind=Order.RESTORE))
         await world.until_verified(3)
-    assert world.platform().stored.weights == {"v1": 10_000}
-    assert world.outcomes(2) == []
+        assert world.platform().stored.weights == {"v1": 10_000}
+        assert world.outcomes(2) == []
+        await world.until(lambda: world.state(2) is ActionState.SUPERSEDED)
 
 
 async def test_the_newest_generation_wins_whatever_the_order_of_arrival(world: World) -> None:
@@ -192,6 +199,20 @@ async def test_nothing_of_a_rollout_goes_up_after_its_restore(world: World) -> N
         await driver.accept(order(3, 5_000))
         await driver.accept(order(1, rollout="r2", target="other"))
         await world.until(lambda: len(world.outcomes()) == 2)
+        await world.until(lambda: world.state(3) is ActionState.SUPERSEDED)
+    assert world.platform().stored.weights == {"v1": 10_000}
+    assert world.outcomes(3) == []
+    async with world.driver() as restarted:
+        assert await restarted.resume() == 0
+
+
+async def test_an_order_up_that_was_journaled_later_does_not_displace_a_restore(world: World) -> None:
+    world.journal.intend(order(2, kind=Order.RESTORE), at=0.0, owner="worker-1")
+    world.journal.intend(order(3, 5_000), at=0.0, owner="worker-1")
+    world.platform().edit({"v1": 6_000, "v2": 4_000})
+    async with world.driver() as driver:
+        assert await driver.resume() == 2
+        await world.until_verified(2)
     assert world.platform().stored.weights == {"v1": 10_000}
     assert world.outcomes(3) == []
 
@@ -320,6 +341,18 @@ async def test_drift_is_reported_once_and_its_end_as_well(world: World) -> None:
     assert world.published[-1].outcome is ActionOutcome.VERIFIED
 
 
+async def test_a_platform_that_lastingly_serves_something_else_is_drift(world: World) -> None:
+    async with world.driver(watch_every_s=0.01) as driver:
+        await driver.accept(order(1, 500))
+        await world.until_verified(1)
+        world.platform().faults.never_reconciles = True
+        await world.until(lambda: len(world.outcomes()) == 2)
+        assert world.published[-1].outcome is ActionOutcome.DRIFT
+        assert "not what serves" in world.published[-1].detail
+        world.platform().faults.never_reconciles = False
+        await world.until(lambda: world.outcomes()[2:] == [ActionOutcome.VERIFIED])
+
+
 async def test_an_order_given_because_of_a_drift_overwrites_it(world: World) -> None:
     async with world.driver() as driver:
         await driver.accept(order(1, 500))
@@ -355,6 +388,19 @@ async def test_going_down_works_while_the_database_does_not(world: World) -> Non
     assert world.platform().stored.weights == {"v1": 10_000}
 
 
+async def test_going_down_does_not_wait_for_a_database_that_hangs(world: World) -> None:
+    async with world.driver() as driver:
+        await driver.accept(order(1, 500))
+        await world.until_verified(1)
+        world.journal.hangs_s = 5.0
+        began = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await driver.accept(order(2, kind=Order.RESTORE))
+        await world.until_verified(2)
+        assert time.monotonic() - began < 5.0
+    assert world.platform().stored.weights == {"v1": 10_000}
+
+
 async def test_going_up_stops_while_the_database_does_not_work(world: World) -> None:
     async with world.driver() as driver:
         world.journal.is_away = True
@@ -382,6 +428,7 @@ class FlakyJournal(Journal):
     """The table of actions in a database that can be away."""
 
     is_away = False
+    hangs_s = 0.0
 
     def intend(self, record: DecisionRecord, *, at: float, epoch: int = 0, owner: str = "") -> bool:
         self._check()
@@ -400,5 +447,6 @@ class FlakyJournal(Journal):
         return super().record(decision_id, state, **facts)
 
     def _check(self) -> None:
+        time.sleep(self.hangs_s)
         if self.is_away:
             raise StoreUnavailable("the database is away")
