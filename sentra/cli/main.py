@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 import typer
+from rich.markup import escape
 
 from domain.errors import SentraError
 from sentra.cli import policy, rollout, schema, stack, topics
@@ -41,7 +42,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     try:
         result: Any = app(arguments, standalone_mode=False)
     except SentraError as exc:
-        notes.print(f"[bold red]error[/] {exc}", highlight=False, soft_wrap=True)
+        notes.print(f"[bold red]error[/] {escape(str(exc))}", highlight=False, soft_wrap=True)
         return exit_of(exc)
     except click.ClickException as exc:
         exc.show()

@@ -1,56 +1,91 @@
-"""``sentra rollout``: start rollouts, see what they do and why, and tell them what to do."""
+"""``sentra rollout``: start rollouts, see what they do and why, and tell them what to do.
+
+Commands ask and show; what they ask is in ``rollout_ask``, how they follow a rollout in ``rollout_follow``,
+how it looks in ``rollout_view``. A command is done when the judge has accepted it; a refusal is exit code 5.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from msgspec.structs import replace
+from rich.live import Live
 
 from domain.clock import SystemClock
-from domain.decision import CommandKind
+from domain.decision import Answer, CommandKind
 from domain.errors import ConfigError
 from domain.labels import Labels
 from domain.policy import Policy
+from domain.records import Command
 from domain.rollout import RolloutSpec, sources_of
+from domain.units import bp_text, parse_duration
 from sentra.cli import rollout_ask as asking
+from sentra.cli import rollout_view as view
 from sentra.cli.connect import ConfigOption, repository_of, settings_of
-from sentra.cli.exits import Exit
-from sentra.cli.output import Output, OutputOption, console, show_json
+from sentra.cli.exits import Exit, Rejected
+from sentra.cli.output import Output, OutputOption, console, notes, show_json, show_table
 from sentra.cli.policy import read_policy
+from sentra.cli.rollout_follow import Follower, Snapshot, follow
+from store.repository import Repository
+
+EXIT_CODES = (
+    "Exit codes: 0 promoted, 1 failed or an error, 2 rolled back, 3 aborted, "
+    "4 still running at the time-out, 5 refused, 7 unreachable, 8 paused and waiting for a person."
+)
 
 app = typer.Typer(
-    help="Start rollouts, see what they do and why, and tell them what to do.", no_args_is_help=True
+    help="Start rollouts, see what they do and why, and tell them what to do.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
 )
 
 POLICY_FILE = Path("policy.yaml")
+WAIT = "30m"
 
-ActorOption = Annotated[str | None, typer.Option(help="who asks; default: your user name")]
+IdArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="[ID]", help="the rollout; may be left out while exactly one is active"),
+]
+ActorOption = Annotated[
+    str | None, typer.Option(help="who asks, for the records; default: your user name", show_default=False)
+]
+ReasonOption = Annotated[str, typer.Option(help="why, for the records", show_default=False)]
+ForceOption = Annotated[bool, typer.Option("--force", help="do it against or without the evidence")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="stay until it ends; the exit code tells how")]
+TimeoutOption = Annotated[str, typer.Option(help="how long --wait stays, such as 90s or 2h")]
+NewIdOption = Annotated[
+    str | None, typer.Option("--id", help="the new rollout's id; default: a new one", show_default=False)
+]
 
 
-@app.callback()
-def _group() -> None:
-    """Start rollouts, see what they do and why, and tell them what to do."""
-
-
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def start(
     service: Annotated[str, typer.Option(help="the service; must be the policy's")],
     env: Annotated[str, typer.Option(help="the environment; must be the policy's")],
     stable: Annotated[str, typer.Option(help="the version that runs now")],
     canary: Annotated[str, typer.Option(help="the version to be judged")],
     policy: Annotated[Path, typer.Option(help="the policy, as YAML")] = POLICY_FILE,
-    id: Annotated[str | None, typer.Option(help="the rollout's id; default: a new one")] = None,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = WAIT,
+    rollout_id: NewIdOption = None,
     actor: ActorOption = None,
     config: ConfigOption = None,
     output: OutputOption = Output.TEXT,
 ) -> int:
-    """Start a rollout: move traffic from STABLE to CANARY step by step, as far as the evidence allows."""
+    """Start a rollout: traffic moves from STABLE to CANARY, step by step, as far as the evidence allows.
+
+    Example: `sentra rollout start --service shop --env prod --stable v1 --canary v2 --wait`
+    """
+    within_s = _seconds(timeout)
     settings = settings_of(config)
     chosen = _fitting(read_policy(policy), service, env, policy)
-    now, who = SystemClock().now(), actor or asking.operator()
+    who, now = actor or asking.operator(), SystemClock().now()
     spec = RolloutSpec(
-        rollout_id=id or asking.new_id(service, now),
+        rollout_id=_checked_id(rollout_id) or asking.new_id(service, now),
         service=service,
         environment=env,
         stable=stable,
@@ -61,20 +96,316 @@ def start(
         created_at=now,
         created_by=who,
     )
-    command = asking.new_command(CommandKind.START, spec.rollout_id, actor=who, spec=spec)
-    asking.start(repository_of(settings), spec, command)
+    return _begin(repository_of(settings), spec, "", within_s if wait else None, output)
+
+
+@app.command(epilog=EXIT_CODES)
+def retry(
+    rollout_id: IdArgument = None,
+    wait: WaitOption = False,
+    timeout: TimeoutOption = WAIT,
+    new_id: NewIdOption = None,
+    reason: ReasonOption = "",
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Start a rollout that has ended once more: same versions, same policy, a new id.
+
+    Example: `sentra rollout retry shop-20250801-120000-1a2b --reason "the database is back"`
+    """
+    within_s = _seconds(timeout)
+    settings = settings_of(config)
+    repository = repository_of(settings)
+    old = asking.find(repository, rollout_id)
+    if old.is_active:
+        phase = view.phase_text(old)
+        raise Rejected(f"rollout {old.spec.rollout_id} has not ended ({phase}); abort it first, then retry")
+    now = SystemClock().now()
+    spec = replace(
+        old.spec,
+        rollout_id=_checked_id(new_id) or asking.new_id(old.spec.service, now),
+        sources=sources_of(old.spec.policy, settings.freshness()),
+        created_at=now,
+        created_by=actor or asking.operator(),
+        retry_of=old.spec.rollout_id,
+    )
+    return _begin(repository, spec, reason, within_s if wait else None, output)
+
+
+@app.command("list")
+def list_rollouts(
+    every: Annotated[bool, typer.Option("--all", help="those that have ended, too")] = False,
+    service: Annotated[
+        str | None, typer.Option(help="only those of this service", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="how many at most")] = 50,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List rollouts, newest first: those that are active, or all.
+
+    Example: `sentra rollout list --all --service shop`
+    """
+    repository = repository_of(settings_of(config))
+    found = repository.list_rollouts(service=service, is_active=None if every else True, limit=limit)
+    now = SystemClock().now()
     if output is Output.JSON:
-        show_json({"rollout_id": spec.rollout_id})
+        show_json([view.brief_json(each, now) for each in found])
+        return
+    rows = [
+        (
+            each.spec.rollout_id,
+            f"{each.spec.service} in {each.spec.environment}",
+            f"{each.spec.stable} → {each.spec.canary}",
+            view.phase_text(each),
+            bp_text(each.verified_bp),
+            view.ago(each.created_at, now),
+            view.wait_text(each, now) if each.is_active else each.reason,
+        )
+        for each in found
+    ]
+    columns = ("id", "what", "versions", "phase", "weight", "started", "waits for, or why it ended")
+    show_table("rollouts" if every else "active rollouts", columns, rows)
+
+
+@app.command()
+def status(
+    rollout_id: IdArgument = None, config: ConfigOption = None, output: OutputOption = Output.TEXT
+) -> None:
+    """Show a rollout: its steps, its gates against their limits, the last decision and why.
+
+    Example: `sentra rollout status --output json`
+    """
+    repository = repository_of(settings_of(config))
+    snapshot = Follower(repository, asking.find(repository, rollout_id).spec.rollout_id).look()
+    now = SystemClock().now()
+    if output is Output.JSON:
+        show_json(view.status_json(snapshot, now))
     else:
-        console.print(f"started {spec.rollout_id}")
+        console.print(view.screen(snapshot, now))
+
+
+@app.command(epilog=EXIT_CODES)
+def watch(
+    rollout_id: IdArgument = None,
+    timeout: Annotated[
+        str | None,
+        typer.Option(help="how long to watch, such as 90s; default: to the end", show_default=False),
+    ] = None,
+    until_pause: Annotated[
+        bool, typer.Option("--until-pause", help="end also when it waits for a person")
+    ] = False,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
+) -> int:
+    """Watch a rollout live until it ends. Ctrl-C ends only the watching.
+
+    Example: `sentra rollout watch --timeout 1h`
+    """
+    within_s = inf if timeout is None else _seconds(timeout)
+    repository = repository_of(settings_of(config))
+    chosen = asking.find(repository, rollout_id).spec.rollout_id
+    return _follow(repository, chosen, within_s, output, until_pause=until_pause)
+
+
+@app.command("change-policy")
+def change_policy(
+    rollout_id: Annotated[str, typer.Argument(metavar="ID", help="the rollout")],
+    file: Annotated[Path, typer.Argument(help="the new policy, as YAML; only its gates may differ")],
+    reason: ReasonOption = "",
+    actor: ActorOption = None,
+    config: ConfigOption = None,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Change the gates of a running rollout; what was measured so far is then forgotten.
+
+    Example: `sentra rollout change-policy shop-20250801-120000-1a2b policy.yaml --reason "looser p95"`
+    """
+    policy = read_policy(file)
+    repository = repository_of(settings_of(config))
+    command = asking.new_command(
+        CommandKind.CHANGE_POLICY,
+        asking.find(repository, rollout_id).spec.rollout_id,
+        actor=actor or asking.operator(),
+        reason=reason,
+        policy=policy,
+    )
+    _ask(repository, command, output)
+
+
+def _command(kind: CommandKind) -> Callable[..., None]:
+    """The function behind a command that may not be forced."""
+
+    def command(
+        rollout_id: IdArgument = None,
+        reason: ReasonOption = "",
+        actor: ActorOption = None,
+        config: ConfigOption = None,
+        output: OutputOption = Output.TEXT,
+    ) -> None:
+        _tell(kind, rollout_id, reason, actor, False, config, output)
+
+    return command
+
+
+def _forceable(kind: CommandKind) -> Callable[..., None]:
+    """The function behind a command that the evidence may forbid."""
+
+    def command(
+        rollout_id: IdArgument = None,
+        reason: ReasonOption = "",
+        force: ForceOption = False,
+        actor: ActorOption = None,
+        config: ConfigOption = None,
+        output: OutputOption = Output.TEXT,
+    ) -> None:
+        _tell(kind, rollout_id, reason, actor, force, config, output)
+
+    return command
+
+
+_COMMANDS: dict[CommandKind, tuple[Callable[[CommandKind], Callable[..., None]], str]] = {
+    CommandKind.PAUSE: (
+        _command,
+        "Pause a rollout: traffic stays where it is, and judging goes on.\n\n"
+        'Example: `sentra rollout pause --reason "a look at the logs first"`',
+    ),
+    CommandKind.RESUME: (
+        _forceable,
+        "Resume a paused rollout where it stood. Refused while its gates fail, unless forced.\n\n"
+        "Example: `sentra rollout resume`",
+    ),
+    CommandKind.ADVANCE: (
+        _forceable,
+        "Advance to the next step without waiting, or approve the one that waits for approval.\n\n"
+        "Refused while the evidence is bad or missing, unless forced. Example: `sentra rollout advance`",
+    ),
+    CommandKind.PROMOTE: (
+        _forceable,
+        "Promote the canary to 100 % at once. Refused while the evidence is bad, unless forced.\n\n"
+        'Example: `sentra rollout promote --force --reason "urgent fix"`',
+    ),
+    CommandKind.ABORT: (
+        _command,
+        "Abort a rollout: all traffic goes back to stable.\n\n"
+        'Example: `sentra rollout abort --reason "wrong version"`',
+    ),
+}
+for _kind, (_made, _help) in _COMMANDS.items():
+    app.command(_kind.value, help=_help)(_made(_kind))
+
+
+def _tell(
+    kind: CommandKind,
+    rollout_id: str | None,
+    reason: str,
+    actor: str | None,
+    force: bool,
+    config: Path | None,
+    output: Output,
+) -> None:
+    repository = repository_of(settings_of(config))
+    chosen = asking.find(repository, rollout_id).spec.rollout_id
+    who = actor or asking.operator()
+    _ask(repository, asking.new_command(kind, chosen, actor=who, reason=reason, force=force), output)
+
+
+def _ask(repository: Repository, command: Command, output: Output) -> None:
+    answer = asking.ask(repository, command)
+    if output is Output.JSON:
+        show_json(_answer_json(command.rollout_id, answer))
+    else:
+        console.print(f"{command.rollout_id}: {answer.reason}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _answer_json(rollout_id: str, answer: Answer) -> dict[str, object]:
+    return {
+        "rollout_id": rollout_id,
+        "command_id": answer.command_id,
+        "accepted": answer.accepted,
+        "answer": answer.reason,
+        "possible": answer.possible,
+    }
+
+
+def _begin(
+    repository: Repository, spec: RolloutSpec, reason: str, within_s: float | None, output: Output
+) -> int:
+    """Start a rollout; with ``within_s`` stay with it, until it ends or a person is needed."""
+    command = asking.new_command(
+        CommandKind.START, spec.rollout_id, actor=spec.created_by, reason=reason, spec=spec
+    )
+    answer = asking.start(repository, spec, command)
+    if within_s is not None:
+        notes.print(f"started {spec.rollout_id}", markup=False, highlight=False)
+        return _follow(repository, spec.rollout_id, within_s, output, until_pause=True)
+    if output is Output.JSON:
+        show_json(_answer_json(spec.rollout_id, answer))
+    else:
+        console.print(f"started [bold]{spec.rollout_id}[/]", highlight=False, soft_wrap=True)
+        console.print(f"next: sentra rollout watch {spec.rollout_id}", highlight=False, soft_wrap=True)
     return Exit.OK
+
+
+def _follow(
+    repository: Repository, rollout_id: str, within_s: float, output: Output, *, until_pause: bool
+) -> int:
+    """Show progress until the end: a live picture on a terminal, a line per event elsewhere."""
+    follower, clock = Follower(repository, rollout_id), SystemClock()
+
+    def look(show: Callable[[Snapshot], None]) -> tuple[Snapshot, Exit]:
+        return follow(follower, show, within_s=within_s, until_pause=until_pause)
+
+    if notes.is_terminal:
+        with Live(console=notes, auto_refresh=False, transient=True) as live:
+            last, code = look(lambda now: live.update(view.screen(now, clock.now()), refresh=True))
+    else:
+        last, code = look(_print_news)
+    if output is Output.JSON:
+        show_json(view.status_json(last, clock.now()) | {"exit_code": code})
+    else:
+        console.print(view.screen(last, clock.now(), limit=0))
+        console.print(_ending(rollout_id, code), markup=False, highlight=False, soft_wrap=True)
+    return code
+
+
+def _print_news(snapshot: Snapshot) -> None:
+    for event in snapshot.news:
+        notes.print(view.event_line(event), soft_wrap=True)
+
+
+def _ending(rollout_id: str, code: Exit) -> str:
+    match code:
+        case Exit.STILL_RUNNING:
+            return f"the time-out came first; it goes on: sentra rollout watch {rollout_id}"
+        case Exit.WAITING:
+            return f"it waits for a person: sentra rollout resume, advance, promote or abort {rollout_id}"
+        case Exit.OK:
+            return "promoted"
+        case _:
+            return f"it ended; once more: sentra rollout retry {rollout_id}"
 
 
 def _fitting(policy: Policy, service: str, env: str, path: Path) -> Policy:
     """The policy, when it is meant for this service and environment."""
     if (policy.service, policy.environment) != (service, env):
         raise ConfigError(
-            f"{path} is the policy of {policy.service} in {policy.environment}, "
-            f"not of {service} in {env}; use the fitting policy, or the policy's --service and --env"
+            f"{path} is the policy of {policy.service} in {policy.environment}, not of {service} in {env}; "
+            "name the fitting policy with --policy"
         )
     return policy
+
+
+def _checked_id(rollout_id: str | None) -> str | None:
+    """A chosen id, when it can be typed, stored and put into a path."""
+    if rollout_id is not None and not asking.ID.fullmatch(rollout_id):
+        raise ConfigError(f"an id is 1 to 64 letters, digits, '.', '_' or '-', got {rollout_id!r}")
+    return rollout_id
+
+
+def _seconds(timeout: str) -> float:
+    try:
+        return parse_duration(timeout)
+    except ValueError as exc:
+        raise ConfigError(f"--timeout: {exc}") from exc

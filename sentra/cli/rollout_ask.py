@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ from store.repository import Repository
 ANSWER_S = 10.0
 """How long an answer is awaited. The way there and back takes about half a second."""
 LOOK_S = 0.05
+ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""Ids that people may choose: they are typed in shells and stand in paths."""
 NEAR = 3
 """How many other rollouts an error names."""
 
@@ -46,7 +49,8 @@ def new_id(service: str, at: float) -> str:
     >>> new_id("checkout", 0.0)[:-4]
     'checkout-19700101-000000-'
     """
-    return f"{service}-{datetime.fromtimestamp(at, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", service)[:40].strip("-.") or "rollout"
+    return f"{name}-{datetime.fromtimestamp(at, UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def new_command(
