@@ -253,7 +253,7 @@ _PAUSED: dict[Event, Cell] = {
     Event.DRIFT: Cell(drift_noted),
     Event.RESTART: Cell(restarted_paused),
 }
-_RECOVERS = (Phase.ANALYSING, Phase.WARMING, Phase.BAKING, Phase.SHIFTING)
+_RECOVERS = (Phase.ANALYSING, Phase.WARMING, Phase.BAKING)
 
 TABLE: dict[str, dict[Event, Cell]] = {
     "queued": {
@@ -353,7 +353,7 @@ TABLE: dict[str, dict[Event, Cell]] = {
         Event.NO_DATA: Cell(paused_wait, _DOWN),
         Event.FAIL: Cell(paused_person_fail, _DOWN),
         Event.CLOCK: Cell(pause_alert, _DOWN),
-        Event.ADVANCE: Cell(approve, (Phase.SHIFTING, Phase.BAKING, Phase.FINALISING)),
+        Event.ADVANCE: Cell(approve, (Phase.SHIFTING,)),
         Event.PROMOTE: Cell(promote_forced, (Phase.SHIFTING, Phase.BAKING, Phase.FINALISING)),
     },
     "baking": {
