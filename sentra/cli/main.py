@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import click
 import typer
 from rich.markup import escape
 
@@ -14,6 +13,9 @@ from sentra.cli import policy, rollout, schema, stack, topics
 from sentra.cli.exits import Exit, exit_of
 from sentra.cli.output import notes
 from sentra.embedded.demo.command import demo
+
+ClickError: type[Exception] = typer.BadParameter.__mro__[2]
+"""``ClickException`` of the Click that Typer uses; recent ones bring their own copy, where it has no public name."""
 
 app = typer.Typer(
     name="sentra",
@@ -44,12 +46,10 @@ def invoke(arguments: list[str] | None = None) -> int:
     except SentraError as exc:
         notes.print(f"[bold red]error[/] {escape(str(exc))}", highlight=False, soft_wrap=True)
         return exit_of(exc)
-    except click.ClickException as exc:
-        exc.show()
+    except ClickError as exc:
+        exc.show()  # type: ignore[attr-defined]  # see ClickError
         return Exit.ERROR
-    except click.exceptions.Exit as exc:
-        return exc.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt):
         notes.print("interrupted")
         return Exit.ERROR
     return int(result) if isinstance(result, int) else Exit.OK

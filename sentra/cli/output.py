@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,8 +11,12 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-console = Console()
+PIPED_WIDTH = 200
+"""Columns when standard output is no terminal: ids in a log must not be cut."""
+
+console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 notes = Console(stderr=True)
 
 
@@ -36,6 +41,7 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         console.print(f"no {title}")
         return
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    table.columns[0].no_wrap = True
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))
     console.print(table)

@@ -101,7 +101,7 @@ def start(
 
 @app.command(epilog=EXIT_CODES)
 def retry(
-    rollout_id: IdArgument = None,
+    rollout_id: Annotated[str, typer.Argument(metavar="ID", help="the rollout that has ended")],
     wait: WaitOption = False,
     timeout: TimeoutOption = WAIT,
     new_id: NewIdOption = None,
