@@ -69,8 +69,9 @@ class TcpRelay:
         try:
             await self._flows.wait()
             await self._join(reader, writer)
-        except OSError:
-            pass  # either end went away; the other one is told by the close below
+        except (OSError, asyncio.CancelledError):
+            # Either end went away, or `close` ends it. The stream machinery would print a cancellation.
+            pass
         finally:
             self._conversations.discard(task)
             writer.close()
