@@ -240,3 +240,39 @@ async def test_going_down_stops_for_a_newer_controller_only(platform: Platform, 
     report = await run(platform, journal, shift(0, op="down", kind=Order.RESTORE))
     assert report.outcome is ActionOutcome.REFUSED
     assert platform.stored.weights["v2"] == 500
+
+
+class Meddler(Notebook):
+    """Right after our write is noted, a stranger sends most traffic to the canary, once."""
+
+    def __init__(self, platform: Platform) -> None:
+        super().__init__()
+        self._platform = platform
+        self._has_meddled = False
+
+    async def note(self, op_id: str, noted: Noted) -> None:
+        await super().note(op_id, noted)
+        if noted.stage is Stage.APPLIED and not self._has_meddled:
+            self._has_meddled = True
+            self._platform.edit({"v1": 1_000, "v2": 9_000})
+
+
+async def test_a_stranger_who_writes_right_after_us_is_drift_going_up(platform: Platform) -> None:
+    report = await run(platform, Meddler(platform), shift(500))
+    assert (report.outcome, report.observed_bp, report.attempts) == (ActionOutcome.DRIFT, 9_000, 2)
+
+
+async def test_a_stranger_who_writes_right_after_us_is_overruled_going_down(platform: Platform) -> None:
+    await run(platform, Notebook(), shift(500))
+    journal = Meddler(platform)
+    report = await run(platform, journal, shift(0, op="down", kind=Order.RESTORE))
+    assert report.outcome is ActionOutcome.VERIFIED
+    assert platform.stored.weights == {"v1": 10_000}
+    assert journal.stages("down").count(Stage.SENT) == 2
+
+
+async def test_a_foreign_write_is_seen_at_once_and_not_after_the_time_out(platform: Platform) -> None:
+    report = await drive(
+        shift(500), MemoryAdapter(BINDING, platform), Meddler(platform), verify_timeout_s=3_600.0
+    )
+    assert report.seconds < 3.0  # the time-out: three times the platform's longest propagation

@@ -87,7 +87,7 @@ class EnvoyRig:
         return json.dumps(strangers(self._document())).encode()
 
     async def splits(self) -> list[int]:
-        raise Skipped("nobody records every state of the file; test_envoy_dataplane counts requests instead")
+        raise Skipped("nobody records every state of the file; test_envoy.py counts requests instead")
 
     async def lose_answer(self) -> None:
         raise Skipped("a file has no answer that could be lost")
