@@ -275,4 +275,4 @@ async def test_a_foreign_write_is_seen_at_once_and_not_after_the_time_out(platfo
     report = await drive(
         shift(500), MemoryAdapter(BINDING, platform), Meddler(platform), verify_timeout_s=3_600.0
     )
-    assert report.seconds < 3.0  # the time-out: three times the platform's longest propagation
+    assert report.seconds < 2.0  # the time-out comes after 2.5 s at the earliest
