@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from sentra.cli.exits import Unreachable
-from sentra.config import STATE_DIR, Settings, load
+from sentra.config import Settings, load
 from sentra.embedded.running import find
 from store.database import open_engine
 from store.repository import Repository
@@ -29,11 +29,10 @@ def settings_of(config: Path | None) -> Settings:
     settings = load(config)
     if settings.bootstrap:
         return settings
-    state_dir = settings.state_dir if config or settings.state_dir != STATE_DIR else STATE_DIR
-    running = find(state_dir)
+    running = find(settings.state_dir)
     if running is None:
         raise Unreachable(
-            f"no Sentra runs in {state_dir.absolute()}; start one there with sentra up, "
+            f"no Sentra runs in {settings.state_dir.absolute()}; start one there with sentra up, "
             "or name a broker and a database in sentra.yaml"
         )
     return load(Path(running.config))

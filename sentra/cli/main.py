@@ -9,13 +9,13 @@ import typer
 from rich.markup import escape
 
 from domain.errors import SentraError
-from sentra.cli import policy, rollout, schema, stack, topics
+from sentra.cli import db, policy, rollout, schema, stack, topics
 from sentra.cli.exits import Exit, exit_of
 from sentra.cli.output import notes
 from sentra.embedded.demo.command import demo
 
 ClickError: type[Exception] = typer.BadParameter.__mro__[2]
-"""``ClickException`` of the Click that Typer uses; recent ones bring their own copy, where it has no public name."""
+"""``ClickException`` of the Click inside Typer; recent ones bring their own, where it has no public name."""
 
 app = typer.Typer(
     name="sentra",
@@ -32,6 +32,7 @@ app.command("topics")(topics.topics)
 app.command("schema")(schema.schema)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(policy.app, name="policy")
+app.add_typer(db.app, name="db")
 
 
 def run(arguments: list[str] | None = None) -> None:

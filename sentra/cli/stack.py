@@ -15,20 +15,23 @@ from domain.errors import ConfigError
 from sentra import roles
 from sentra.cli.connect import ConfigOption
 from sentra.cli.output import console
-from sentra.config import STATE_DIR, load
+from sentra.config import load
 from sentra.embedded.stack import Stack
 
 
 def up(
     config: ConfigOption = None,
-    state: Annotated[Path, typer.Option(help="folder for database, logs and running state")] = STATE_DIR,
+    state: Annotated[
+        Path | None, typer.Option(help="folder for database, logs and running state; default: .sentra")
+    ] = None,
 ) -> None:
     """Start the embedded stack in this folder: broker, Redis, database and worker. Ctrl-C stops it.
 
     One machine, nothing but Python. For production run `sentra worker` against Kafka and MySQL.
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
-    asyncio.run(_up(load(config).sources, state))
+    settings = load(config)
+    asyncio.run(_up(settings.sources, state or settings.state_dir))
 
 
 async def _up(sources: dict[str, object], state: Path) -> None:
