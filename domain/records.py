@@ -96,7 +96,7 @@ class TickInput(msgspec.Struct, frozen=True, kw_only=True, tag="tick", omit_defa
     """What sources said instead of data."""
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What an operator, a CI job or the API asks for."""
 
     schema: int = SCHEMA
@@ -223,7 +223,7 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
     labels: Labels = Labels()
 
 
-class ActionRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ActionRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What the actuator did and what it saw."""
 
     schema: int = SCHEMA

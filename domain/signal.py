@@ -157,4 +157,3 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     counts: tuple[float, ...] = ()
     age_s: float = 0.0
     quality: int = 0
-    replica: str = ""

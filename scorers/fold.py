@@ -240,6 +240,12 @@ def _policy_problem(before: RolloutFold, policy: Policy | None) -> str:
         return "change_policy needs the new policy"
     if replace(policy, gates=before.context.policy.gates) != before.context.policy:
         return "only gates can be changed in flight; start a new rollout for anything else"
+    known = {source.channel for source in before.context.sources}
+    for gate in policy.gates:
+        if gate.kind.channel not in known:
+            return (
+                f"{gate.signal} needs a {gate.kind.channel.value} source, and the rollout began without one"
+            )
     try:
         check(policy)
     except PolicyError as exc:

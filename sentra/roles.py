@@ -263,7 +263,11 @@ class _Parts:
                 clock=self.clock,
             )
 
-        return ActuateAgent(make_driver=make_driver, epoch_of=self.leases.epoch_of)
+        return ActuateAgent(
+            make_driver=make_driver,
+            epoch_of=self.leases.epoch_of,
+            partitions=self.stream.partitions,
+        )
 
     async def _record(self, stack: AsyncExitStack) -> RecordAgent:
         writer = await stack.enter_async_context(BatchWriter(self.repository))

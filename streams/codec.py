@@ -67,10 +67,7 @@ def encode(record: msgspec.Struct) -> bytes:
     """The bytes of ``record`` as they go on its topic."""
     if isinstance(record, BULK):
         return _PACK.encode(record)
-    value = _JSON.encode(record)
-    # A record that omits its defaults would omit its version, and a later release would read it as its own.
-    is_silent = record.__struct_config__.omit_defaults and getattr(record, "schema", None) == SCHEMA
-    return b'{"schema":%d,' % SCHEMA + value[1:] if is_silent else value
+    return _JSON.encode(record)
 
 
 def decode(kind: type[Record], value: bytes) -> Record:
@@ -228,8 +225,6 @@ def _refuse_strangers(samples: Sequence[Sample], rollouts: dict[str, int]) -> No
     for row, sample in enumerate(samples):
         if sample.rollout_id not in rollouts:
             raise RecordError(f"row {row}: rollout {sample.rollout_id!r} is not in the report")
-        if sample.replica:
-            raise RecordError(f"row {row}: frames carry whole arms, got replica {sample.replica!r}")
 
 
 def unpack_samples(frame: SampleFrame) -> list[Sample]:

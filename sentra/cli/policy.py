@@ -46,11 +46,12 @@ def check(
     console.print(f"[green]valid[/] · version {policy.version} · {policy.service} in {policy.environment}")
     weights = " → ".join(bp_text(weight) for weight in policy.weights_bp)
     console.print(f"steps    {weights}")
-    console.print(
-        f"timing   a tick every {duration_text(policy.interval_s)}, "
-        f"warm-up {duration_text(policy.warmup_s)}, {policy.pass_count} passes, a step takes {duration_text(policy.min_step_time_s)} to "
-        f"{duration_text(policy.max_step_time_s)}"
+    timing = (
+        f"a tick every {duration_text(policy.interval_s)}, warm-up {duration_text(policy.warmup_s)}, "
+        f"{policy.pass_count} passes, {duration_text(policy.min_step_time_s)} to "
+        f"{duration_text(policy.max_step_time_s)} a step"
     )
+    console.print(f"timing   {timing}")
     console.print(f"judge    {policy.judge.value}; fastest promotion {duration_text(_fastest(policy))}")
     rows = [
         (

@@ -16,7 +16,7 @@ from streams.agents.judge import judge_key
 from streams.agents.targets import Publish, TargetDriver
 from streams.bus import Bus, Incoming, Outgoing
 from streams.codec import decode, encode, event_headers
-from streams.topics import ACTIONS, DECISIONS
+from streams.topics import ACTIONS, DECISIONS, partition_of
 
 log = logging.getLogger(__name__)
 
@@ -28,11 +28,16 @@ class ActuateAgent:
     topics: tuple[str, ...] = (DECISIONS.name,)
 
     def __init__(
-        self, *, make_driver: Callable[[Publish], TargetDriver], epoch_of: Callable[[str], int]
+        self,
+        *,
+        make_driver: Callable[[Publish], TargetDriver],
+        epoch_of: Callable[[str], int],
+        partitions: int,
     ) -> None:
         """``epoch_of`` asks the database for the highest epoch of a key such as ``judge/3``; it may block."""
         self._make_driver = make_driver
         self._epoch_of = epoch_of
+        self._count = partitions
         self._driver: TargetDriver | None = None
         self._epochs: dict[int, int] = {}
 
@@ -45,7 +50,9 @@ class ActuateAgent:
         for number in partitions:
             self._epochs[number] = await asyncio.to_thread(self._epoch_of, judge_key(number))
         self._driver = self._make_driver(publish)
-        taken_up = await self._driver.resume()
+        taken_up = await self._driver.resume(
+            lambda rollout_id: partition_of(rollout_id, self._count) in partitions
+        )
         if taken_up:
             log.info("took up %d unfinished orders", taken_up)
         return {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from domain.decision import Decision, Incident
 from domain.records import (
     Checkpoint,
@@ -98,7 +100,8 @@ def rollout_state(own: Ownership, fold: RolloutFold, scores: tuple[Score, ...]) 
     state = fold.state
     waits_for, eta_s = waiting_for(state, fold.context, scores)
     record = RolloutRecord(
-        spec=fold.spec,
+        # With the gates in force now: pollers take the bucket edges they ask for from here.
+        spec=replace(fold.spec, policy=fold.context.policy),
         phase=state.phase,
         seq=state.seq,
         at=state.now,

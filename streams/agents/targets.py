@@ -143,9 +143,14 @@ class TargetDriver:
             target.overtaken.append(overtaken)
         target.wake.set()
 
-    async def resume(self) -> int:
-        """After a start: take up what the journal holds unfinished of this owner; how many orders."""
-        entries = await self._in_thread(lambda: self._journal.unfinished(self._owner))
+    async def resume(self, is_ours: Callable[[str], bool] = lambda rollout_id: True) -> int:
+        """After a start: take up what the journal holds unfinished; how many orders that was.
+
+        ``is_ours`` says by rollout id whether it is this process that acts for a rollout now. Who began an
+        order does not matter: its process may be gone.
+        """
+        unfinished = await self._in_thread(self._journal.unfinished)
+        entries = [entry for entry in unfinished if is_ours(entry.record.decision.rollout_id)]
         for entry in entries:
             self.submit(entry.record)
         return len(entries)

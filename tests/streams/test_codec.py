@@ -268,7 +268,6 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "counts beyond exposure": ({"edges": (1.0,), "counts": (41.0,)}, "counts must not exceed exposure"),
     "negative count": ({"edges": (1.0,), "counts": (-1.0,)}, "counts must be finite and not negative"),
     "fewer counts than edges": ({"edges": (1.0, 2.0), "counts": (1.0,)}, "the widths add up to"),
-    "a replica": ({"replica": "pod-1"}, "frames carry whole arms"),
     "a stranger": ({"rollout_id": "r-9"}, "rollout 'r-9' is not in the report"),
 }
 
