@@ -67,12 +67,17 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def limit_share(self) -> float:
         """The largest share of bad events that keeps the limit."""
-        return self.slo if self.quantile is None else 1.0 - self.quantile
+        return self.slo if self.quantile is None else self._slower_share
+
+    @property
+    def _slower_share(self) -> float:
+        # 1 - 0.9 is 0.09999999999999998: exactly 10 % slower must keep the limit.
+        return round(1.0 - (self.quantile or 0.0), 12)
 
     @property
     def severe_share(self) -> float:
         """The share of (for a quantile gate: even slower) events from which the breach is severe."""
-        return self.severe if self.quantile is None else 1.0 - self.quantile
+        return self.severe if self.quantile is None else self._slower_share
 
     @property
     def title(self) -> str:
@@ -227,6 +232,8 @@ def _check_times(policy: Policy) -> None:
         raise Broken(("interval",), f"interval must be 1..60 whole seconds, got {duration_text(interval)}")
     if policy.pass_count < 1:
         raise Broken(("pass_count",), f"pass_count must be at least 1, got {policy.pass_count}")
+    if policy.verify_timeout_s <= 0:
+        raise Broken(("verify_timeout",), "verify_timeout must be longer than 0s")
     if policy.max_step_time_s < policy.min_step_time_s:
         raise Broken(
             ("max_step_time",),

@@ -6,6 +6,7 @@ has one parser in a table; a key that is not in the table is refused with the li
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -39,6 +40,12 @@ DEFAULT_MIN_EVENTS = 3
 DEFAULT_SEVERE_FACTOR = 5.0
 """``severe`` where the user names none, as a multiple of the SLO (rule 10)."""
 
+MAX_COUNT = 1_000_000_000
+"""More samples, events or passes than this nobody waits for."""
+
+MAX_DEPTH = 20
+"""A policy is four levels deep."""
+
 DEFAULT_GATES: tuple[dict[str, Any], ...] = (
     {"signal": "error_rate", "slo": "<= 1%"},
     {"signal": "latency_ms", "quantile": 0.95, "slo": "<= 400"},
@@ -70,6 +77,7 @@ def parse_policy(text: str) -> Policy:
 
 def _compose(text: str) -> yaml.Node:
     try:
+        _refuse_bombs(text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as exc:
         line = exc.problem_mark.line + 1 if exc.problem_mark else None
@@ -79,6 +87,21 @@ def _compose(text: str) -> yaml.Node:
     if node is None:
         raise PolicyError("the policy is empty", line=1)
     return node
+
+
+def _refuse_bombs(text: str) -> None:
+    """A few lines of aliases can stand for gigabytes or for themselves, and deep nesting ends the stack."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else None
+        if isinstance(event, yaml.AliasEvent):
+            raise PolicyError(f"the alias *{event.anchor} is not allowed", line=line)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            raise PolicyError(f"nested more than {MAX_DEPTH} deep, which no policy is", line=line)
 
 
 def _plain(node: yaml.Node, key: Key, lines: dict[Key, int]) -> Any:
@@ -91,8 +114,9 @@ def _plain(node: yaml.Node, key: Key, lines: dict[Key, int]) -> Any:
     constructor = yaml.SafeLoader("")
     try:
         return constructor.construct_object(node)
-    except yaml.YAMLError as exc:
-        raise PolicyError(f"cannot read {node.value!r}", line=lines[key]) from exc
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as exc:
+        # Impossible dates, numbers of five thousand digits and tags that lie fail outside YAML's own errors.
+        raise PolicyError(f"cannot read {node.value[:80]!r}", line=lines[key]) from exc
 
 
 def _plain_mapping(node: yaml.MappingNode, key: Key, lines: dict[Key, int]) -> dict[str, Any]:
@@ -134,6 +158,8 @@ def _text(value: Any) -> str:
 def _count(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError(f"expected a whole number, got {value!r}")
+    if abs(value) > MAX_COUNT:
+        raise ValueError(f"expected a whole number of at most {MAX_COUNT}, got {len(str(value))} digits")
     return value
 
 
@@ -210,13 +236,16 @@ def parse_limit(text: object, *, shape: Shape, sign: str) -> float:
     if found["sign"] and not found["sign"].startswith(sign):
         raise ValueError(f"the limit {text!r} points the wrong way; write {sign}=")
     number, unit = float(found["number"]), found["unit"]
+    if math.isinf(number):
+        raise ValueError(f"the limit has {len(found['number'])} digits; nothing is that large")
     if shape is Shape.HISTOGRAM:
         if unit == "%":
             raise ValueError(f"the limit {text!r} is a percentage, but latencies are limited in ms")
         return number * 1000 if unit == "s" else number
     if unit in ("ms", "s"):
         raise ValueError(f"the limit {text!r} is a time, but a ratio is limited in percent")
-    return number / 100 if unit == "%" else number
+    # 0.7 / 100 is 0.006999999999999999: exactly 0.7 % must keep a limit of 0.7 %.
+    return round(number / 100, 12) if unit == "%" else number
 
 
 _POLICY_KEYS: dict[str, tuple[str, Parse]] = {
@@ -277,7 +306,7 @@ def _parse_keys(raw: Mapping[str, Any], parsers: Mapping[str, Parse], at: Key, w
             raise Broken((*at, name), f"{what} has no key {name!r}; known are {', '.join(parsers)}")
         try:
             parsed[name] = parsers[name](value)
-        except (ValueError, TypeError) as exc:
+        except (ValueError, TypeError, OverflowError) as exc:
             raise Broken((*at, name), f"{'.'.join(map(str, (*at, name)))}: {exc}") from exc
     return parsed
 

@@ -5,6 +5,7 @@ Inside: seconds (float), basis points (int, 0..10000), plain ratios (float). Out
 
 from __future__ import annotations
 
+import math
 import re
 
 FULL_BP = 10_000
@@ -35,6 +36,8 @@ def parse_duration(text: object) -> float:
             )
         total += float(part["number"]) * _SECONDS_PER[part["unit"]]
         position = part.end()
+    if math.isinf(total):
+        raise ValueError(f"a duration must end some day; got {len(compact)} digits")
     return total
 
 
@@ -68,6 +71,8 @@ def percent_to_bp(percent: float) -> int:
     >>> percent_to_bp(12.5)
     1250
     """
+    if not math.isfinite(percent):
+        raise ValueError(f"a weight must be a number of percent, got {percent}")
     bp = round(percent * 100)
     if abs(bp - percent * 100) > 1e-6:
         raise ValueError(f"a weight must be a multiple of 0.01 %, got {percent} %")
