@@ -24,13 +24,12 @@ from sentra.embedded.demo.story import Story
 from sentra.embedded.demo.summary import Summary, show
 from sentra.embedded.demo.view import render
 
-_WIDTH = max(len(name) for name in SCENARIOS)
-_LIST = "\n\n".join(f"`{each.name}` {each.tells}" for each in SCENARIOS.values())
+_NAMES = ", ".join(SCENARIOS)
 
 
 def demo(
     scenario: Annotated[
-        list[str] | None, typer.Option("--scenario", "-s", help="which story; may be given several times")
+        list[str] | None, typer.Option("--scenario", "-s", help=f"which story, several if repeated: {_NAMES}")
     ] = None,
     pace: Annotated[Pace, typer.Option(help="quick: seconds; real: the times of production")] = Pace.QUICK,
     judge: Annotated[str | None, typer.Option(help="threshold; default: the policy's")] = None,
@@ -52,8 +51,6 @@ def demo(
     Two versions of a small service run behind a real Envoy; users ask without pause; the canary gets 5, 20,
     40, 70 and 100 % of the traffic as long as the evidence allows. Exit code 9: it ended otherwise than the
     scenario should.
-
-    Scenarios: healthy, errors, latency, late, crash, silent, flaky, blue-green.
     """
     chosen = [scenario_named(name) for name in (scenario or ["healthy"])]
     if as_json and len(chosen) > 1:
@@ -108,7 +105,8 @@ async def _watched(given: Play, began: float, quiet: bool) -> Summary:
     """Play with a picture on a terminal, with lines elsewhere, and nothing at all when quiet."""
     task = asyncio.current_task()
     assert task is not None, "runs in a task"
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     title = f"sentra demo · {given.scenario.name} · {given.scenario.tells}"
     if quiet:
         return await play(given, lambda story, policy: None, began)

@@ -112,7 +112,9 @@ class Story:
         self.scores = evaluation.scores
         is_counting = evaluation.phase in (Phase.ANALYSING, Phase.BAKING)
         self.passes = self.passes + 1 if verdict is Verdict.PASS and is_counting else 0
-        if verdict is not self.verdict and evaluation.phase is not Phase.STARTING:
+        # Before the warm-up is over only bad news is news.
+        is_news = is_counting or evaluation.phase is Phase.PAUSED or verdict.gravity >= Verdict.FAIL.gravity
+        if verdict is not self.verdict and is_news:
             worst = next((score for score in evaluation.scores if score.verdict is verdict), None)
             self.events.append((evaluation.input.now, f"{verdict.value}: {worst.reason if worst else ''}"))
         self.verdict = verdict
