@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from typing import Any
 
@@ -50,7 +51,7 @@ def invoke(arguments: list[str] | None = None) -> int:
     except ClickError as exc:
         exc.show()  # type: ignore[attr-defined]  # see ClickError
         return Exit.ERROR
-    except (typer.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt, asyncio.CancelledError):
         notes.print("interrupted")
         return Exit.ERROR
     return int(result) if isinstance(result, int) else Exit.OK
