@@ -102,11 +102,15 @@ class TargetDriver:
     async def accept(self, record: DecisionRecord) -> None:
         """Journal that ``record`` is to be carried out and :meth:`submit` it; then it may be acknowledged.
 
+        Decisions that order nothing are no business of the journal: their rows would stay open for ever.
+
         Raises
         ------
         StoreError
             It could not be journaled. One that goes down is submitted all the same.
         """
+        if record.decision.order is Order.NONE:
+            return
         try:
             await self._in_thread(
                 lambda: self._journal.intend(record, at=self._clock.now(), owner=self._owner),
