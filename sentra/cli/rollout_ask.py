@@ -121,14 +121,26 @@ def start(repository: Repository, spec: RolloutSpec, command: Command) -> Answer
 
 
 def ask(repository: Repository, command: Command) -> Answer:
-    """Hand in a command for a running rollout and return the judge's consent; :class:`Rejected` else."""
+    """Hand in a command for a rollout and return the judge's consent; :class:`Rejected` else."""
+    _refuse_ended(repository, command)
     repository.add_command(command)
     return _consent(repository, command)
+
+
+def _refuse_ended(repository: Repository, command: Command) -> None:
+    """The judge knows only rollouts that run: for one that has ended, nobody would answer."""
+    found = repository.get_rollout(command.rollout_id)
+    if found is not None and not found.is_active:
+        raise Rejected(
+            f"{_word(command.kind.value)} is refused: {command.rollout_id} has ended "
+            f"({found.phase.value.replace('_', ' ')}); retry starts it once more as a new rollout"
+        )
 
 
 def _consent(repository: Repository, command: Command) -> Answer:
     answer = awaited(lambda: repository.answer_of(command.command_id), ANSWER_S)
     if answer is None:
+        _refuse_ended(repository, command)  # it may have ended while the command was on its way
         raise Unreachable(
             f"the worker does not answer: {_word(command.kind.value)} of {command.rollout_id} is stored and "
             "will be carried out once one runs; start sentra up, or a worker with the roles judge, relay "
