@@ -19,9 +19,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 install: $(VENV)/.installed ## make the virtual environment and install
 
 demo: install ## run a healthy and a failing rollout on this machine
-	@$(BIN)/sentra demo --scenario healthy
-	@$(BIN)/sentra demo --scenario errors
-	@$(BIN)/sentra demo --next
+	@$(BIN)/sentra demo --scenario healthy --scenario errors
 
 test: install ## run all tests (real broker, database, Redis, proxy)
 	@$(BIN)/pytest

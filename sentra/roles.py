@@ -39,7 +39,7 @@ from streams.agents.targets import Publish, TargetDriver
 from streams.app import Worker
 from streams.bus import BrokerUnavailable, Outgoing
 from streams.codec import decode, encode
-from streams.consume import KafkaBus, follow
+from streams.consume import KafkaBus, cluster_id, follow
 from streams.outbox_relay import IDLE_S, TROUBLE_S, relay_once
 from streams.pollers.loop import Poller
 from streams.pollers.registry import open_sources
@@ -166,8 +166,11 @@ async def _until_stopped(stop: asyncio.Event, tasks: list[asyncio.Task[None]]) -
 class _Parts:
     """What the roles of one process share."""
 
-    def __init__(self, settings: Settings, engine: Engine, bus: KafkaBus, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, bus: KafkaBus, clock: Clock, broker_epoch: str
+    ) -> None:
         self.settings = settings
+        self.broker_epoch = broker_epoch
         self.stream: StreamSettings = settings.stream()
         self.bus = bus
         self.clock = clock
@@ -185,7 +188,8 @@ class _Parts:
         check_current(engine)
         await create_topics(stream)
         bus = await stack.enter_async_context(KafkaBus(stream))
-        return cls(settings, engine, bus, clock)
+        broker_epoch = settings.broker_epoch or await cluster_id(stream)
+        return cls(settings, engine, bus, clock, broker_epoch)
 
     async def agents(self, roles: Sequence[Role], stack: AsyncExitStack) -> list[Agent]:
         """The agents among ``roles``, in the order of the flow."""
@@ -250,7 +254,7 @@ class _Parts:
             epochs=Epochs(self.leases),
             memory=Memory(self.repository, self.journal),
             partitions=self.stream.partitions,
-            broker_epoch=self.settings.broker_epoch,
+            broker_epoch=self.broker_epoch,
         )
 
     def _actuate(self) -> ActuateAgent:
@@ -274,6 +278,4 @@ class _Parts:
         live = LiveState(self.settings.redis) if self.settings.redis else None
         if live is not None:
             stack.push_async_callback(live.aclose)
-        return RecordAgent(
-            writer=writer, facts=self.repository, live=live, broker_epoch=self.settings.broker_epoch
-        )
+        return RecordAgent(writer=writer, facts=self.repository, live=live, broker_epoch=self.broker_epoch)

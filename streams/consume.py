@@ -122,6 +122,18 @@ async def committed_offsets(
     }
 
 
+async def cluster_id(settings: StreamSettings) -> str:
+    """The identity of the broker's cluster: offsets mean nothing under another one."""
+    admin = AIOKafkaAdminClient(**settings.client_options())
+    try:
+        with translated(settings):
+            await admin.start()
+            answer = await admin.describe_cluster()
+    finally:
+        await admin.close()
+    return str(answer.get("cluster_id") or "")
+
+
 async def ends(
     settings: StreamSettings,
     consumer: AIOKafkaConsumer,

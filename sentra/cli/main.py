@@ -12,6 +12,7 @@ from rich.markup import escape
 from domain.errors import SentraError
 from sentra.cli import db, policy, rollout, schema, stack, topics
 from sentra.cli.exits import Exit, exit_of
+from sentra.cli.house import check_house
 from sentra.cli.output import notes
 from sentra.embedded.demo.command import demo
 
@@ -44,6 +45,7 @@ def run(arguments: list[str] | None = None) -> None:
 def invoke(arguments: list[str] | None = None) -> int:
     """Run one command line and return its exit code. Click's own codes are remapped: 2 means rolled back."""
     try:
+        check_house()
         result: Any = app(arguments, standalone_mode=False)
     except SentraError as exc:
         notes.print(f"[bold red]error[/] {escape(str(exc))}", highlight=False, soft_wrap=True)

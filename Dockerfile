@@ -1,0 +1,17 @@
+# Sentra's workers and command line. Cloud SDKs are extras: build with --build-arg EXTRAS=aws,kubernetes.
+FROM python:3.12-slim
+ARG EXTRAS=""
+WORKDIR /app
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY domain domain
+COPY scorers scorers
+COPY actuators actuators
+COPY store store
+COPY streams streams
+COPY dashboard dashboard
+COPY sentra sentra
+RUN pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS:+[${EXTRAS}]}" \
+ && useradd --create-home sentra
+USER sentra
+WORKDIR /home/sentra
+ENTRYPOINT ["sentra"]

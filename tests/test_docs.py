@@ -1,0 +1,60 @@
+"""Documentation that cannot rot: what the code offers is named in the README, and what is generated is fresh."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from domain.policy_text import GATE_KEYS, POLICY_KEYS, parse_policy
+from domain.signal import SIGNALS
+from sentra.cli import docs
+from sentra.cli.exits import Exit
+from sentra.config import Settings
+from sentra.embedded.demo.scenarios import SCENARIOS
+from sentra.roles import ALL_ROLES
+from streams.topics import TOPICS
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_generated_files_say_what_the_code_says() -> None:
+    assert [path.name for path in docs.outdated()] == []
+
+
+@pytest.mark.parametrize("key", [*POLICY_KEYS, *GATE_KEYS])
+def test_every_policy_key_is_documented(key: str) -> None:
+    assert f"`{key}`" in README
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_scenario_is_documented(scenario: str) -> None:
+    assert f"`sentra demo --scenario {scenario}`" in README
+
+
+@pytest.mark.parametrize("name", [*SIGNALS, *TOPICS])
+def test_every_signal_and_topic_is_documented(name: str) -> None:
+    assert name in README
+
+
+@pytest.mark.parametrize("role", ALL_ROLES)
+def test_every_role_is_documented(role: str) -> None:
+    assert re.search(rf"--roles [a-z,]*\b{role}\b", README)
+
+
+@pytest.mark.parametrize("code", list(Exit))
+def test_every_exit_code_is_documented(code: Exit) -> None:
+    assert re.search(rf"\b{int(code)} [a-z]", README)
+
+
+@pytest.mark.parametrize("key", sorted(Settings.model_fields))
+def test_every_setting_is_documented(key: str) -> None:
+    assert f"`{key}`" in README
+
+
+def test_the_policy_of_the_readme_is_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    policies = [block for block in blocks if block.startswith("service:")]
+    assert len(policies) == 1
+    assert parse_policy(policies[0]).weights_bp == (500, 2_000, 4_000, 7_000, 10_000)
