@@ -1,4 +1,4 @@
-"""Documentation that cannot rot: what the code offers is named in the README, and what is generated is fresh."""
+"""Documentation that cannot rot: what the code offers is named, and what is generated is fresh."""
 
 from __future__ import annotations
 

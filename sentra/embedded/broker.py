@@ -9,12 +9,12 @@ from __future__ import annotations
 import uuid
 from pathlib import Path
 
-from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
-
 from sentra.embedded import binaries
 from sentra.embedded.ports import HOST, require_free
 from sentra.embedded.processes import Child, port_answers
+from streams.bus import BrokerUnavailable
+from streams.consume import cluster_id
+from streams.settings import StreamSettings
 
 
 class TansuBroker:
@@ -88,13 +88,7 @@ class TansuBroker:
 
 async def cluster_id_at(bootstrap: str) -> str | None:
     """The cluster id that the broker at ``bootstrap`` reports, ``None`` when nobody answers properly."""
-    client = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     try:
-        await client.start()
-        answer = await client.describe_cluster()
-    except KafkaError:
+        return await cluster_id(StreamSettings.embedded(bootstrap)) or None
+    except BrokerUnavailable:
         return None
-    finally:
-        await client.close()
-    cluster_id = answer.get("cluster_id")
-    return cluster_id if isinstance(cluster_id, str) else None
