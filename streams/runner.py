@@ -30,7 +30,7 @@ from domain.errors import RecordError, SourceUnavailable, StoreUnavailable
 from streams.agent import Agent, Handled, Place, Ticking
 from streams.bus import BrokerUnavailable, Bus, Incoming, Outgoing
 from streams.consume import read_available
-from streams.deadletter import dead_letter
+from streams.deadletter import dead_letters
 from streams.settings import StreamSettings
 from streams.topics import has_contiguous_offsets
 
@@ -230,7 +230,7 @@ class Runner:
             try:
                 return await self.agent.handle(record)
             except RecordError as exc:
-                return [[self._dead_letter(record, exc)]]
+                return [self._dead_letters(record, exc)]
             except UNAVAILABLE as exc:
                 self._note_trouble("handle", exc)
             except Exception as exc:  # a defect of ours must not stop the other rollouts
@@ -238,21 +238,21 @@ class Runner:
                 tries += 1
                 log.exception("agent %s failed on %s, try %d", self.agent.name, record.address, tries)
                 if tries == TRIES:
-                    return [[self._dead_letter(record, exc)]]
+                    return [self._dead_letters(record, exc)]
             await asyncio.sleep(delay)
         raise AssertionError("delays never end")
 
-    def _dead_letter(self, record: Incoming, error: Exception) -> Outgoing:
+    def _dead_letters(self, record: Incoming, error: Exception) -> list[Outgoing]:
         self.health.dead_lettered += 1
         log.error("agent %s: dead letter %s: %s", self.agent.name, record.address, error)
-        return dead_letter(record, error, agent=self.agent.name)
+        return dead_letters(record, error, agent=self.agent.name, now=self._clock.now())
 
     async def _write_results(self, record: Incoming, results: Handled) -> None:
         try:
             await self._publish(results)
         except Exception as exc:  # the broker refuses a result for good, say because it is too large
             self.health.failures += 1
-            await self._publish([[self._dead_letter(record, exc)]])
+            await self._publish([self._dead_letters(record, exc)])
 
     async def _publish(self, batches: Handled) -> None:
         for batch in batches:

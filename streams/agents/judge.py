@@ -27,7 +27,7 @@ from streams.agents.publish import Ownership
 from streams.agents.recovery import Memory, Recovered, from_database, from_log
 from streams.bus import Bus, Incoming, Outgoing
 from streams.codec import decode, unpack_samples
-from streams.deadletter import dead_letter
+from streams.deadletter import dead_letters
 from streams.topics import ACTIONS, COMMANDS, EVALUATIONS, LOGS, METRICS, STATE, TRACES, partition_of
 
 log = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class JudgeAgent:
         results = owned.outputs(batch, now)
         for stranger in batch.strangers:
             unknown = RecordError(f"samples for the rollout {stranger}, which is not known here")
-            results.append([dead_letter(record, unknown, agent=self.name)])
+            results.append(dead_letters(record, unknown, agent=self.name, now=now))
         return [*before, *results]
 
     def _fold(self, partition: Partition, record: Incoming, now: float) -> tuple[Batch, float | None]:
