@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from domain.records import Report, SignalInput, TickInput
 from domain.rollout import JudgingContext
-from domain.signal import Arm, Sample
+from domain.signal import Arm, Sample, signal_kind
 
 SKEW_S = 5.0
 """Reports that end further ahead of the clock than this come from a broken clock."""
@@ -39,12 +39,23 @@ class _Waiting:
     interval_s: float
     lateness_s: float
     awaited: tuple[str, ...]
+    slower: frozenset[str]
+    """Signals whose source no tick waits for."""
     closed_end: float
     inputs: dict[Row, SignalInput] = field(default_factory=dict)
     problems: dict[float, dict[str, str]] = field(default_factory=dict)
     reported: dict[str, float] = field(default_factory=dict)
     ends: set[float] = field(default_factory=set)
     """Tick ends that some source has reported on."""
+    taken: dict[tuple[str, Arm], float] = field(default_factory=dict)
+    """By signal and arm of a slower source, up to where closed ticks contain it."""
+    tracked_from: float = 0.0
+
+    def closed_for(self, signal: str, arm: Arm) -> float:
+        """Up to where an arm's samples are in closed ticks: slower sources trail behind the others."""
+        if signal in self.slower:
+            return self.taken.get((signal, arm), self.tracked_from)
+        return self.closed_end
 
 
 class Assembler:
@@ -57,12 +68,17 @@ class Assembler:
 
     def track(self, rollout_id: str, context: JudgingContext, closed_end: float) -> None:
         """Begin (or go on) with the tick after ``closed_end``."""
+        awaited = context.awaited()
+        prompt = {source.channel for source in awaited}
+        signals = context.policy.signals()
         self._rollouts[rollout_id] = _Waiting(
             context=context,
             interval_s=context.policy.interval_s,
             lateness_s=context.lateness_s,
-            awaited=tuple(source.name for source in context.awaited()),
+            awaited=tuple(source.name for source in awaited),
+            slower=frozenset(name for name in signals if signal_kind(name).channel not in prompt),
             closed_end=closed_end,
+            tracked_from=closed_end,
         )
 
     def forget(self, rollout_id: str) -> None:
@@ -113,7 +129,7 @@ class Assembler:
         waiting = self._rollouts.get(sample.rollout_id)
         if waiting is None:
             return
-        if sample.end <= waiting.closed_end:
+        if sample.end <= waiting.closed_for(sample.signal, sample.arm):
             self.dropped["late"] += 1
             return
         row = (sample.signal, sample.arm, sample.end)
@@ -158,7 +174,8 @@ def _close(
     watermark = max(heard, default=0.0) - waiting.lateness_s
     if waiting.awaited and not speaking:
         last = _tick_before(now - waiting.lateness_s, waiting.interval_s)
-        waiting.ends.add(last)
+        if last > waiting.closed_end:
+            waiting.ends.add(last)
         complete = last
     due = sorted(end for end in waiting.ends if waiting.closed_end < end <= max(complete, watermark))
     return [(rollout_id, _tick(waiting, end, now)) for end in due]
@@ -176,6 +193,8 @@ def _tick(waiting: _Waiting, end: float, now: float) -> TickInput:
     """
     rows = sorted((row for row in waiting.inputs if row[2] <= end), key=_row_order)
     signals = _joined([waiting.inputs.pop(row) for row in rows])
+    # Rows are in order, so the newest end of each signal and arm is the last one written.
+    waiting.taken |= {(signal, arm): past for signal, arm, past in rows if signal in waiting.slower}
     problems: dict[str, str] = {}
     for past in sorted(moment for moment in waiting.problems if moment <= end):
         problems = waiting.problems.pop(past)

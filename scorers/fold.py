@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from domain.decision import ActionOutcome, Answer, CommandKind, DecisionKind
 from domain.errors import IllegalTransition, PolicyError, RecordError
-from domain.policy import JudgeName, Policy, check
+from domain.policy import Gate, JudgeName, Policy, check
 from domain.records import (
     ActionInput,
     ClockInput,
@@ -28,6 +28,7 @@ from domain.records import (
 )
 from domain.rollout import (
     GateState,
+    JudgingContext,
     Phase,
     RolloutFold,
     RolloutState,
@@ -127,10 +128,10 @@ def _rows(before: RolloutFold, tick: TickInput) -> list[GateRow]:
     inputs = index(tick.signals)
     policy = before.context.policy
     since = window_since(before.state, tick.start)
-    max_age_s = before.context.lateness_s + 2 * policy.interval_s
     rows = []
     for position, (gate, state) in enumerate(zip(policy.gates, before.gates, strict=True)):
         per_request = gate.kind.per_request and bool(policy.telemetry.metrics)
+        max_age_s = _max_age_s(before.context, gate)
         newest = see(gate, inputs, tick.end, per_request=per_request, max_age_s=max_age_s)
         rows.append(
             GateRow(
@@ -146,6 +147,13 @@ def _rows(before: RolloutFold, tick: TickInput) -> list[GateRow]:
             )
         )
     return rows
+
+
+def _max_age_s(context: JudgingContext, gate: Gate) -> float:
+    """How old a gate's numbers may be: what its source's class may take, and two ticks."""
+    channel = gate.kind.channel
+    lateness = [source.freshness.lateness_s for source in context.sources if source.channel is channel]
+    return max(lateness, default=context.lateness_s) + 2 * context.policy.interval_s
 
 
 def _quantile(quantile: float | None, canary: SignalInput | None) -> float | None:

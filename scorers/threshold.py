@@ -100,7 +100,7 @@ def _score(row: GateRow, sums: Sums, verdict: Verdict, reason: str) -> Score:
         stable_events=sums.stable_bad,
         stable_exposure=sums.stable_n,
         window_s=sums.span_s,
-        point_holds=needed == 0 and sums.canary_suspect <= gate.limit_share * sums.canary_n,
+        point_holds=needed == 0 and sums.canary_suspect / sums.canary_n <= gate.limit_share,
         samples_needed=needed,
         eta_s=needed / rate if needed and rate else None,
         quantile_ms=row.quantile_ms,
