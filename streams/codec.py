@@ -143,7 +143,8 @@ def _identity(record: msgspec.Struct) -> tuple[str, float]:
         case RolloutRecord():
             return f"{record.spec.rollout_id}/{record.seq}", record.at
         case IncidentRecord(incident=incident):
-            return f"{incident.rollout_id}/{incident.seq}/{incident.kind.value}", incident.at
+            moment = round(incident.at * 1000)
+            return f"{incident.rollout_id}/{incident.seq}/{incident.kind.value}/{moment}", incident.at
         case ClockRecord():
             return f"{record.partition}/{record.owner_epoch}/{round(record.now * 1000)}", record.now
         case _:
