@@ -37,19 +37,20 @@ class Shape(Enum):
 
 
 class Freshness(Enum):
-    """How far behind the present a source reports."""
+    """How far behind the present a source reports, and for how many seconds a tick waits for it."""
 
-    REALTIME = "realtime"
-    NEAR = "near"
-    SLOW = "slow"
+    REALTIME = "realtime", 1.0
+    NEAR = "near", 10.0
+    SLOW = "slow", 180.0
 
-    @property
-    def lateness_s(self) -> float:
-        """Seconds a tick waits for this class after its end."""
-        return _LATENESS_S[self]
+    lateness_s: float
+    """Seconds a tick waits for this class after its end."""
 
-
-_LATENESS_S = {Freshness.REALTIME: 1.0, Freshness.NEAR: 10.0, Freshness.SLOW: 180.0}
+    def __new__(cls, value: str, lateness_s: float) -> Freshness:
+        member = object.__new__(cls)
+        member._value_ = value
+        member.lateness_s = lateness_s
+        return member
 
 
 class Quality(IntFlag):

@@ -153,7 +153,7 @@ def _max_age_s(context: JudgingContext, gate: Gate) -> float:
     """How old a gate's numbers may be: what its source's class may take, and two ticks."""
     channel = gate.kind.channel
     lateness = [source.freshness.lateness_s for source in context.sources if source.channel is channel]
-    return max(lateness, default=context.lateness_s) + 2 * context.policy.interval_s
+    return max(lateness or [context.lateness_s]) + 2 * context.policy.interval_s
 
 
 def _quantile(quantile: float | None, canary: SignalInput | None) -> float | None:
