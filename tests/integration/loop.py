@@ -240,6 +240,11 @@ class Loop:
         assert len({version.canary_bp for version in versions}) <= 1
         assert len(versions) <= attempts
 
+    def assert_seq_without_holes(self, rollout_id: str) -> None:
+        """Every fold of the rollout is on the log once, by an owner that ruled."""
+        seqs = [each.seq for each in self.log.evaluations(rollout_id)]
+        assert seqs == list(range(1, len(seqs) + 1))
+
     async def assert_replays(self, rollout_id: str) -> None:
         """Invariant 4: what is stored replays bit for bit, and is all there is."""
         stored = await self.until_stored(rollout_id)
