@@ -112,9 +112,11 @@ def _content(path: Path | None) -> dict[str, Any]:
     if path is None and not found.exists():
         return {}
     try:
-        content = yaml.safe_load(found.read_text()) or {}
+        content = yaml.safe_load(found.read_text(encoding="utf-8")) or {}
     except OSError as exc:
         raise ConfigError(f"cannot read {found}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise ConfigError(f"cannot read {found}: it is not text in UTF-8") from exc
     except yaml.YAMLError as exc:
         raise ConfigError(f"{found} is not YAML: {exc}") from exc
     if not isinstance(content, dict):

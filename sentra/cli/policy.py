@@ -24,9 +24,11 @@ def _group() -> None:
 def read_policy(path: Path) -> Policy:
     """The policy in a file. Raises :class:`PolicyError` that names the file."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as exc:
         raise PolicyError(f"cannot read {path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise PolicyError(f"cannot read {path}: it is not text in UTF-8") from exc
     try:
         return parse_policy(text)
     except PolicyError as exc:

@@ -22,14 +22,14 @@ from domain.labels import Labels
 from domain.policy import Policy
 from domain.records import Command
 from domain.rollout import RolloutSpec, sources_of
-from domain.units import bp_text, parse_duration
+from domain.units import parse_duration
 from sentra.cli import rollout_ask as asking
 from sentra.cli import rollout_view as view
 from sentra.cli.connect import ConfigOption, repository_of, settings_of
 from sentra.cli.exits import Exit, Rejected
 from sentra.cli.output import Output, OutputOption, console, notes, show_json, show_table
 from sentra.cli.policy import read_policy
-from sentra.cli.rollout_follow import Follower, Snapshot, follow
+from sentra.cli.rollout_follow import Follower, Snapshot, follow, glance
 from store.repository import Repository
 
 EXIT_CODES = (
@@ -119,7 +119,7 @@ def retry(
     repository = repository_of(settings)
     old = asking.find(repository, rollout_id)
     if old.is_active:
-        phase = view.phase_text(old)
+        phase = old.phase.value.replace("_", " ")
         raise Rejected(f"rollout {old.spec.rollout_id} has not ended ({phase}); abort it first, then retry")
     now = SystemClock().now()
     spec = replace(
@@ -149,22 +149,11 @@ def list_rollouts(
     """
     repository = repository_of(settings_of(config))
     found = repository.list_rollouts(service=service, is_active=None if every else True, limit=limit)
-    now = SystemClock().now()
+    seen, now = [glance(repository, each) for each in found], SystemClock().now()
     if output is Output.JSON:
-        show_json([view.brief_json(each, now) for each in found])
+        show_json([view.brief_json(each, now) for each in seen])
         return
-    rows = [
-        (
-            each.spec.rollout_id,
-            f"{each.spec.service} in {each.spec.environment}",
-            f"{each.spec.stable} → {each.spec.canary}",
-            view.phase_text(each),
-            bp_text(each.verified_bp),
-            view.ago(each.created_at, now),
-            view.wait_text(each, now) if each.is_active else each.reason,
-        )
-        for each in found
-    ]
+    rows = [view.row(each, now) for each in seen]
     columns = ("id", "what", "versions", "phase", "weight", "started", "waits for, or why it ended")
     show_table("rollouts" if every else "active rollouts", columns, rows)
 

@@ -18,7 +18,7 @@ from domain.rollout import Phase
 from domain.units import bp_text, duration_text, ratio_text
 from domain.verdict import Score, Verdict
 from sentra.cli.rollout_events import Event, EventKind
-from sentra.cli.rollout_follow import Snapshot, waits_for_person
+from sentra.cli.rollout_follow import Snapshot
 from store.catalogue import DONE, PENDING
 from store.queries import StoredRollout, StoredStep
 
@@ -48,9 +48,8 @@ STYLE = {
 def screen(snapshot: Snapshot, now: float, *, limit: int = SHOWN_EVENTS) -> RenderableType:
     """Everything worth seeing of a rollout."""
     parts: list[RenderableType] = [*_head(snapshot, now), Text(), _steps_table(snapshot)]
-    scores = snapshot.stored.public.scores if snapshot.stored.public is not None else ()
-    if scores:
-        parts += [Text(), _gates_table(scores, snapshot.policy)]
+    if snapshot.now.scores:
+        parts += [Text(), _gates_table(snapshot.now.scores, snapshot.now.policy)]
     if snapshot.incidents:
         parts += [Text(), Text("incidents", style="bold"), *_incident_lines(snapshot, now)]
     if snapshot.events and limit:
@@ -70,7 +69,7 @@ def _head(snapshot: Snapshot, now: float) -> Iterable[Text]:
     if stored.ordered_bp != stored.verified_bp:
         weight += f", {bp_text(stored.ordered_bp)} ordered"
     yield Text.assemble(
-        (phase_text(stored), STYLE.get(stored.phase, "cyan")),
+        (phase_text(snapshot), STYLE.get(stored.phase, "cyan")),
         f" · step {step} of {len(snapshot.steps)} · {weight}",
     )
     yield from _why(snapshot, now)
@@ -83,7 +82,7 @@ def _why(snapshot: Snapshot, now: float) -> Iterable[Text]:
     elif stored.reason:
         yield Text(f"decided    {stored.reason}")
     if stored.is_active:
-        yield Text(f"waits for  {wait_text(stored, now)}", style="cyan")
+        yield Text(f"waits for  {wait_text(snapshot)}", style="cyan")
         quiet = silence(stored, now)
         if quiet is not None:
             yield Text(f"no news for {duration_text(round(quiet))}: does a worker run?", style="yellow")
@@ -91,31 +90,34 @@ def _why(snapshot: Snapshot, now: float) -> Iterable[Text]:
         yield Text(f"retries    {stored.spec.retry_of}")
 
 
-def phase_text(stored: StoredRollout) -> str:
-    """The phase as people read it, a pause with its causes."""
-    text = stored.phase.value.replace("_", " ")
-    causes = stored.public.pause_causes if stored.public is not None else ()
-    if stored.phase is Phase.PAUSED and causes:
-        return f"{text} ({', '.join(cause.replace('_', ' ') for cause in causes)})"
-    return text
-
-
-def wait_text(stored: StoredRollout, now: float) -> str:
-    """What has to happen next, and when that will be."""
-    if stored.public is None:
-        return "the judge to take it up"
-    eta = eta_s(stored, now)
-    is_told = eta is None or " in " in stored.public.waits_for
-    return stored.public.waits_for + (
-        "" if is_told or eta is None else f", about {duration_text(round(eta))}"
+def row(snapshot: Snapshot, now: float) -> tuple[str, ...]:
+    """A rollout as one row of a list."""
+    stored = snapshot.stored
+    return (
+        stored.spec.rollout_id,
+        f"{stored.spec.service} in {stored.spec.environment}",
+        f"{stored.spec.stable} → {stored.spec.canary}",
+        phase_text(snapshot),
+        bp_text(stored.verified_bp),
+        ago(stored.created_at, now),
+        wait_text(snapshot) if stored.is_active else stored.reason,
     )
 
 
-def eta_s(stored: StoredRollout, now: float) -> float | None:
-    """Seconds until what it waits for, as far as that can be told."""
-    if stored.public is None or stored.public.eta_s is None or not stored.is_active:
-        return None
-    return max(0.0, stored.public.eta_s - max(0.0, now - stored.public.at))
+def phase_text(snapshot: Snapshot) -> str:
+    """The phase as people read it, a pause with its causes."""
+    text, causes = snapshot.stored.phase.value.replace("_", " "), snapshot.now.pause_causes
+    if snapshot.stored.phase is Phase.PAUSED and causes:
+        return f"{text} ({', '.join(cause.value.replace('_', ' ') for cause in causes)})"
+    return text
+
+
+def wait_text(snapshot: Snapshot) -> str:
+    """What has to happen next, and in how long, unless the sentence says that itself."""
+    text, eta_s = snapshot.now.waits_for, snapshot.now.eta_s
+    if eta_s is None or (lasts := duration_text(round(eta_s))) in text:
+        return text
+    return f"{text}, in about {lasts}"
 
 
 def silence(stored: StoredRollout, now: float) -> float | None:
@@ -215,10 +217,10 @@ def _share(point: float | None) -> str:
     return "–" if point is None else ratio_text(point)
 
 
-def brief_json(stored: StoredRollout, now: float) -> dict[str, Any]:
+def brief_json(snapshot: Snapshot, now: float) -> dict[str, Any]:
     """A rollout as one entry of a list."""
-    spec = stored.spec
-    public = stored.public
+    stored, present = snapshot.stored, snapshot.now
+    spec, is_active = stored.spec, stored.is_active
     return {
         "rollout_id": spec.rollout_id,
         "service": spec.service,
@@ -226,18 +228,19 @@ def brief_json(stored: StoredRollout, now: float) -> dict[str, Any]:
         "stable": spec.stable,
         "canary": spec.canary,
         "phase": stored.phase,
-        "is_active": stored.is_active,
+        "is_active": is_active,
         "outcome": stored.outcome,
         "step": stored.step_index + 1,
-        "steps": len(spec.policy.weights_bp),
+        "step_count": len(spec.policy.weights_bp),
         "ordered_bp": stored.ordered_bp,
         "verified_bp": stored.verified_bp,
         "verdict": stored.verdict,
         "reason": stored.reason,
-        "pause_causes": public.pause_causes if public is not None and stored.phase is Phase.PAUSED else (),
-        "waits_for": public.waits_for if public is not None and stored.is_active else "",
-        "waits_for_person": waits_for_person(stored, spec.policy),
-        "eta_s": eta_s(stored, now),
+        "pause_causes": present.pause_causes,
+        "waits_for": present.waits_for if is_active else "",
+        "waits_for_person": present.waits_for_person,
+        "eta_s": present.eta_s if is_active else None,
+        "silent_s": silence(stored, now),
         "created_at": stored.created_at,
         "created_by": spec.created_by,
         "started_at": stored.started_at,
@@ -247,14 +250,12 @@ def brief_json(stored: StoredRollout, now: float) -> dict[str, Any]:
 
 
 def status_json(snapshot: Snapshot, now: float) -> dict[str, Any]:
-    """Everything worth knowing of a rollout; ``steps`` become a list here."""
-    public = snapshot.stored.public
+    """Everything worth knowing of a rollout."""
     decision = snapshot.decision
-    return brief_json(snapshot.stored, now) | {
-        "waits_for_person": snapshot.waits_for_person,
+    return brief_json(snapshot, now) | {
         "decision": None if decision is None else {"at": decision.at, "text": decision.text},
         "steps": [_step_json(step) for step in snapshot.steps],
-        "gates": [_gate_json(score, snapshot.policy) for score in (public.scores if public else ())],
+        "gates": [_gate_json(score, snapshot.now.policy) for score in snapshot.now.scores],
         "incidents": snapshot.incidents,
         "events": snapshot.events,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -67,6 +68,17 @@ def _ready(folder: Path, process: subprocess.Popen[str]) -> Running:
             raise AssertionError(f"sentra up ended: {process.communicate()[0]}")
         time.sleep(0.05)
     raise AssertionError(f"sentra up was not ready within {READY_S:g} s")
+
+
+@contextmanager
+def worker_stopped(folder: Path) -> Iterator[None]:
+    """The worker of the stack in ``folder`` stands still, as if its machine did."""
+    pid = int((folder / ".sentra" / "worker.ready").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 class Shop:

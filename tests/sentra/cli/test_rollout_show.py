@@ -7,12 +7,16 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import pytest
+
+from sentra.cli import rollout_view
 from sentra.cli.exits import Exit
 from tests.sentra.cli.conftest import Line
-from tests.sentra.cli.shop import Shop
-from tests.sentra.cli.test_rollout_commands import started, until
+from tests.sentra.cli.shop import Shop, worker_stopped
+from tests.sentra.cli.test_rollout_commands import started, status, until
 
 
 def test_list_shows_what_is_active_and_with_all_also_what_was(shop: Shop, sentra: Line) -> None:
@@ -61,6 +65,32 @@ def test_status_as_json_holds_the_same(shop: Shop, sentra: Line) -> None:
     assert gate["canary_samples"] >= 20
     assert found["decision"]["text"].startswith("ADVANCE to 10 %")
     assert found["events"][0]["kind"] == "command"
+
+
+def test_status_is_fresh_while_nothing_changes(shop: Shop, sentra: Line) -> None:
+    rollout_id = started(sentra, shop.slow_line(window="60s"))
+    first = until(sentra, rollout_id, phase="analysing", verdict="PASS")
+    deadline = time.monotonic() + 20
+    while (later := status(sentra, rollout_id))["gates"][0]["canary_samples"] < 250:
+        assert time.monotonic() < deadline, later
+        time.sleep(0.1)
+    assert later["phase"] == first["phase"]
+    assert later["eta_s"] < 297
+    assert later["silent_s"] is None
+
+
+def test_a_rollout_that_nobody_judges_is_said_to_be_silent(
+    shop: Shop, sentra: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rollout_id = started(sentra, shop.slow_line())
+    until(sentra, rollout_id, phase="analysing")
+    monkeypatch.setattr(rollout_view, "SILENT_S", 1.0)
+    with worker_stopped(shop.folder):
+        deadline = time.monotonic() + 20
+        while "does a worker run?" not in (out := sentra("rollout", "status").out):
+            assert time.monotonic() < deadline, out
+            time.sleep(0.1)
+    assert "no news for " in out
 
 
 def test_status_of_a_rolled_back_rollout_shows_the_incident(shop: Shop, sentra: Line) -> None:
