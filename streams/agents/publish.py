@@ -12,6 +12,7 @@ from domain.records import (
     Checkpoint,
     ClockRecord,
     DecisionRecord,
+    Evaluation,
     EvaluationFrame,
     IncidentRecord,
     RolloutRecord,
@@ -25,7 +26,10 @@ from streams.codec import encode, event_headers
 from streams.topics import CLOCK, DECISIONS, EVALUATIONS, INCIDENTS, ROLLOUTS, STATE
 
 FRAME_EVALUATIONS = 200
-"""Evaluations per frame: a frame stays well below Kafka's default of 1 MB a record."""
+"""Evaluations per frame, as long as they are of ordinary size."""
+FRAME_BYTES = 700_000
+"""A frame that grows larger is cut in halves: Kafka takes 1 MB a record by default, and evaluations that
+carry the whole state (all at once, where many rollouts began together) are three times as large as others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,21 +50,36 @@ def write_ahead(
     pieces = [
         evaluations[start : start + FRAME_EVALUATIONS]
         for start in range(0, len(evaluations), FRAME_EVALUATIONS)
+    ] or [[]]
+    values: list[bytes] = []
+    for piece in pieces[:-1]:
+        values += _frame_values(own, piece, {}, at)
+    # Only the last piece may say that the inputs are contained: by then all pieces are written.
+    values += _frame_values(own, pieces[-1], resume, at)
+    return [Outgoing(topic=EVALUATIONS.name, partition=own.partition, value=value) for value in values]
+
+
+def _frame_values(
+    own: Ownership, evaluations: Sequence[Evaluation], resume: Mapping[str, int], at: float
+) -> list[bytes]:
+    """One frame, or several where one would be too large; ``resume`` is in the last."""
+    frame = EvaluationFrame(
+        partition=own.partition,
+        owner=own.owner,
+        owner_epoch=own.epoch,
+        broker_epoch=own.broker_epoch,
+        published_at=at,
+        evaluations=tuple(evaluations),
+        resume=dict(resume),
+    )
+    value = encode(frame)
+    if len(value) <= FRAME_BYTES or len(evaluations) < 2:
+        return [value]
+    half = len(evaluations) // 2
+    return [
+        *_frame_values(own, evaluations[:half], {}, at),
+        *_frame_values(own, evaluations[half:], resume, at),
     ]
-    frames = []
-    for number, piece in enumerate(pieces or [[]], start=1):
-        frame = EvaluationFrame(
-            partition=own.partition,
-            owner=own.owner,
-            owner_epoch=own.epoch,
-            broker_epoch=own.broker_epoch,
-            published_at=at,
-            evaluations=tuple(piece),
-            # Only the last piece may say that the inputs are contained: by then all pieces are written.
-            resume=dict(resume) if number >= len(pieces) else {},
-        )
-        frames.append(Outgoing(topic=EVALUATIONS.name, partition=own.partition, value=encode(frame)))
-    return frames
 
 
 def checkpoint(own: Ownership, fold: RolloutFold, evaluations_offset: int) -> Outgoing:
