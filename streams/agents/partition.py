@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from domain.clock import tick_floor
 from domain.decision import ActionOutcome, CommandKind, Incident, IncidentKind
 from domain.errors import RecordError
@@ -131,7 +133,10 @@ class Partition:
 
     def restart(self, floors: dict[str, RestartInput]) -> Batch:
         """Sentra came back: every rollout folds it, with what the journal knows."""
-        return Batch([self._keep(fold(self.folds[each], given)) for each, given in floors.items()])
+        for given in floors.values():
+            self._advance(given.now)  # else the gap would be noticed, and folded, once more
+        inputs = {each: replace(given, now=self.now) for each, given in floors.items()}
+        return Batch([self._keep(fold(self.folds[each], given)) for each, given in inputs.items()])
 
     # --- what it knows
 
