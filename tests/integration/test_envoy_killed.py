@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import pytest
 
 from domain.records import TickInput
@@ -42,4 +41,6 @@ async def test_a_healthy_rollout_is_promoted_although_envoy_is_killed_on_the_way
     assert any(tick.problems for tick in ticks), "that nobody answered was said"
     noticed = [s for tick in ticks for s in tick.signals if s.quality & int(Quality.RESET)]
     assert noticed, "that the counters began anew was noticed"
-    assert all(each.verdict is None or each.verdict.value != "SEVERE" for each in made.log.evaluations(rollout))
+    assert all(
+        each.verdict is None or each.verdict.value != "SEVERE" for each in made.log.evaluations(rollout)
+    )
