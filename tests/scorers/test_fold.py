@@ -76,6 +76,7 @@ def test_a_healthy_rollout_goes_from_start_to_promoted() -> None:
     first = begun(spec(quick()))
     current, now, met = first.fold, T0, [first.evaluation]
     while not is_over(current):
+        assert len(met) < 100, "it does not end"
         now += 5.0
         step = verified(current, now) if current.state.in_flight else tick(now, errors(now, 0.0, 200.0))
         folded = fold(current, step)

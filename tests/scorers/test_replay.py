@@ -20,6 +20,7 @@ def stored() -> list[Evaluation]:
     folded = begun(spec(quick(pass_count=2)))
     kept, now, current = [folded.evaluation], T0, folded.fold
     while not is_over(current):
+        assert len(kept) < 100, "it does not end"
         now += 5.0
         given = verified(current, now) if current.state.in_flight else tick(now, errors(now, 1.0, 150.0))
         folded = fold(current, given)
