@@ -89,10 +89,10 @@ def slide(
     A tick that begins before ``since`` spans a weight change and belongs to no window.
     """
     oldest = max(since, end - window_s)
-    kept = tuple(tick for tick in window if tick.start >= oldest)
-    if newest is None or newest.start < since:
-        return kept
-    return (*kept, newest)
+    kept = [tick for tick in window if tick.start >= oldest]
+    if newest is not None and newest.start >= since:
+        kept.append(newest)
+    return tuple(kept)
 
 
 def add_up(window: tuple[WindowTick, ...]) -> Sums:
