@@ -8,7 +8,7 @@ from random import Random
 
 from domain.clock import Clock
 from domain.policy import Policy
-from sentra.embedded.demo.behaviour import Fault
+from sentra.embedded.demo.behaviour import HEALTHY, Fault
 from sentra.embedded.demo.plane import CANARY, DataPlane
 from sentra.embedded.demo.story import Story
 
@@ -27,8 +27,8 @@ class Stage:
         self.random = Random(seed)
         self.fault_at: float | None = None
         """When the first fault began."""
-        self.killed: set[str] = set()
-        """Versions that the scenario itself killed."""
+        self.killed: dict[str, float] = {}
+        """Versions that the scenario itself killed, and when."""
 
     async def pause(self, seconds: float) -> None:
         """Wait."""
@@ -46,23 +46,24 @@ class Stage:
     async def canary_does(self, fault: Fault) -> None:
         """Change how the canary behaves."""
         await self._plane.canary.inject(fault)
-        self._note()
+        self._note("the fault ends" if fault == HEALTHY else "the fault begins")
 
     def kill_canary(self) -> None:
         """End the canary process as a crash does."""
+        self.killed[CANARY] = self.clock.now()
         self._plane.canary.kill()
-        self.killed.add(CANARY)
-        self._note()
+        self._note("the canary is killed")
 
     def stop_telemetry(self) -> None:
         """Scrapes connect, and then hear nothing."""
         self._plane.relay.black_hole()
-        self._note()
+        self._note("telemetry stops")
 
-    def _note(self) -> None:
+    def _note(self, what: str) -> None:
+        now = self.clock.now()
         if self.fault_at is None:
-            self.fault_at = self.clock.now()
-            self._story.events.append((self.fault_at, "the fault begins"))
+            self.fault_at = now
+        self._story.events.append((now, what))
 
     async def _until(self, is_so: Callable[[], bool]) -> None:
         while not is_so():

@@ -17,6 +17,15 @@ from streams.topics import ACTIONS, EVALUATIONS, ROLLOUTS
 TOPICS = (EVALUATIONS.name, ACTIONS.name, ROLLOUTS.name)
 _BAD = {Cause.FAIL, Cause.SEVERE, Cause.NO_DATA, Cause.SHARED}
 _ADVERSE = {DecisionKind.PAUSE, DecisionKind.ROLL_BACK}
+_MOVING = {Order.SHIFT, Order.RESTORE, Order.FINALISE}
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """From the moment an actuator took up an order that moves traffic to the last it said of it."""
+
+    began: float
+    ended: float
 
 
 @dataclass(slots=True)
@@ -51,10 +60,25 @@ class Story:
     _reported: set[tuple[str, str]] = field(default_factory=set)
     _early: dict[str, ActionRecord] = field(default_factory=dict)
     """Reports read before the decision they answer: topics have no common order."""
+    _carried_out: dict[str, Shift] = field(default_factory=dict)
+    """By decision."""
+    _judged: int = 0
+    """The step that ticks are about."""
+    _verdicts: dict[int, Verdict] = field(default_factory=dict)
+    """The last one of each step: its ticks may be read before its weight is known to be in force."""
 
     @property
     def phase(self) -> Phase | None:
         return self.public.phase if self.public else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the rollout ended and the report that ended it was read, too."""
+        if self.phase is None or not self.phase.is_final or self.ended_at is None:
+            return False
+        orders = [each.decision_id for each in self.decisions if each.order is not Order.NONE]
+        told = {each.decision_id for each in self.verified}
+        return self.phase is Phase.FAILED or not orders or orders[-1] in told
 
     def read(self, record: Incoming) -> None:
         """Take in one record of :data:`TOPICS`."""
@@ -87,11 +111,10 @@ class Story:
             and decided[action.decision_id].order in (Order.SHIFT, Order.RESTORE)
         ]
 
-    def shifts(self) -> list[float]:
-        """When traffic was moved."""
-        decided = {each.decision_id: each.order for each in self.decisions}
-        moving = {Order.SHIFT, Order.RESTORE, Order.FINALISE}
-        return [action.at for action in self.verified if decided.get(action.decision_id) in moving]
+    def shifts(self) -> list[Shift]:
+        """When traffic was moved, or tried to be."""
+        moving = [each.decision_id for each in self.decisions if each.order in _MOVING]
+        return [self._carried_out[each] for each in moving if each in self._carried_out]
 
     def _evaluation(self, evaluation: Evaluation) -> None:
         if evaluation.rollout_id != self.rollout_id or evaluation.seq in self._seen:
@@ -118,8 +141,16 @@ class Story:
             worst = next((score for score in evaluation.scores if score.verdict is verdict), None)
             self.events.append((evaluation.input.now, f"{verdict.value}: {worst.reason if worst else ''}"))
         self.verdict = verdict
-        if self.steps and self.steps[-1].ended is None:
-            self.steps[-1].verdict = verdict
+        self._note_verdict(evaluation, verdict)
+
+    def _note_verdict(self, evaluation: Evaluation, verdict: Verdict) -> None:
+        # While a shift is under way, the step it leads to is not judged yet.
+        if evaluation.phase is not Phase.SHIFTING:
+            self._judged = evaluation.step_index
+        self._verdicts[self._judged] = verdict
+        for step in self.steps:
+            if step.index == self._judged:
+                step.verdict = verdict
 
     def _decision(self, decision: Decision) -> None:
         self.decisions.append(decision)
@@ -133,6 +164,7 @@ class Story:
         if action.rollout_id != self.rollout_id or key in self._reported:
             return
         self._reported.add(key)
+        self._note_shift(action)
         if action.outcome is ActionOutcome.VERIFIED:
             self.verified.append(action)
             order = next((each for each in self.decisions if each.decision_id == action.decision_id), None)
@@ -143,14 +175,26 @@ class Story:
         elif action.outcome is not ActionOutcome.SENT:
             self.events.append((action.at, f"actuator: {action.outcome.value} {action.detail}"))
 
+    def _note_shift(self, action: ActionRecord) -> None:
+        began, ended = action.at - action.seconds, action.at
+        if (known := self._carried_out.get(action.decision_id)) is not None:
+            began, ended = min(began, known.began), max(ended, known.ended)
+        self._carried_out[action.decision_id] = Shift(began, ended)
+
     def _in_force(self, order: Decision, action: ActionRecord) -> None:
         weight = action.observed_bp if action.observed_bp is not None else action.wanted_bp
         if order.order is not Order.PREPARE:
             self.events.append((action.at, f"in force: {bp_text(weight)}"))
         if order.order is Order.SHIFT:
-            self._close_step(action.at)
-            self.steps.append(StepStory(index=order.step_index, weight_bp=weight, began=action.at))
-            self.passes = 0
+            self._begin_step(order.step_index, weight, action.at)
+
+    def _begin_step(self, index: int, weight_bp: int, at: float) -> None:
+        self.passes = 0
+        if self.steps and self.steps[-1].index == index:
+            return  # the weight was ordered again, after a restart or a drift
+        self._close_step(at)
+        verdict = self._verdicts.get(index)
+        self.steps.append(StepStory(index=index, weight_bp=weight_bp, began=at, verdict=verdict))
 
     def _close_step(self, at: float) -> None:
         if self.steps and self.steps[-1].ended is None:

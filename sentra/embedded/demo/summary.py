@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
@@ -13,13 +14,13 @@ from rich.table import Table
 
 from domain.rollout import Phase
 from sentra.embedded.demo.plane import CANARY, STABLE
-from sentra.embedded.demo.request_log import RESET, TIMED_OUT, Request, read_requests
-from sentra.embedded.demo.story import Story
+from sentra.embedded.demo.request_log import RESET, Request, read_requests
+from sentra.embedded.demo.story import Shift, Story
 
 PROXY_FAULTS = frozenset({"NR", "UH", "NC", "UC", "DC"})
 """Envoy's flags for failures of its own making: no route, no healthy host, no cluster, connections cut."""
 SHIFT_SHADOW_S = 2.0
-"""A failure within this after a shift is counted as the shift's."""
+"""A failure until this long after a shift's effect is counted as the shift's."""
 _ARM = {STABLE: "stable", CANARY: "canary"}
 
 
@@ -104,25 +105,44 @@ def count_requests(path: Path) -> tuple[dict[str, int], dict[str, int], list[Req
 
 
 def count_shift_failures(
-    shifts: Sequence[float], rows: Iterable[Request], access_log: Path, killed: frozenset[str]
+    shifts: Sequence[Shift], rows: Iterable[Request], access_log: Path, killed: Mapping[str, float]
 ) -> int:
-    """Failures that shifting caused: the users' broken connections and the proxy's own 5xx, near a shift.
+    """Requests that shifting lost: broken connections and the proxy's own 5xx, near a shift.
 
-    What reached for a version that the scenario itself killed is not the shift's fault.
+    Near is from the moment the shift was taken up until :data:`SHIFT_SHADOW_S` after its effect. A broken
+    connection counts when it broke, a request that timed out when it was sent; users and proxy both see these,
+    and each counts once. What reached for a version after the scenario itself had killed it (``killed``: when)
+    is not the shift's fault.
     """
-    broken = [row.sent for row in rows if row.status in (RESET, TIMED_OUT) and row.version not in killed]
-    refused = [
-        began
-        for began, cluster, flags in _proxy_failures(access_log)
-        if flags & PROXY_FAULTS and not any(cluster.endswith(f"_{version}") for version in killed)
-    ]
+    broken = [row.ended if row.status == RESET else row.sent for row in rows if row.status <= 0]
+    own = [each for each in _proxy_failures(access_log) if not each.is_of_killed(killed)]
+    cut = [each.ended for each in own if not each.was_answered]
+    refused = [each.ended for each in own if each.was_answered]
+    return max(_near(shifts, broken), _near(shifts, cut)) + _near(shifts, refused)
+
+
+def _near(shifts: Sequence[Shift], moments: Iterable[float]) -> int:
     return sum(
-        any(0 <= moment - shift <= SHIFT_SHADOW_S for shift in shifts) for moment in (*broken, *refused)
+        any(shift.began <= moment <= shift.ended + SHIFT_SHADOW_S for shift in shifts) for moment in moments
     )
 
 
-def _proxy_failures(access_log: Path) -> Iterable[tuple[float, str, set[str]]]:
-    """Start, cluster and flags of the requests that Envoy answered 5xx (or not at all)."""
+class _ProxyFailure(NamedTuple):
+    """A request that Envoy failed by itself."""
+
+    ended: float
+    cluster: str
+    was_answered: bool
+    """With a 5xx; otherwise the connection was cut."""
+
+    def is_of_killed(self, killed: Mapping[str, float]) -> bool:
+        return any(
+            self.cluster.endswith(f"_{version}") and self.ended >= moment
+            for version, moment in killed.items()
+        )
+
+
+def _proxy_failures(access_log: Path) -> Iterable[_ProxyFailure]:
     if not access_log.exists():
         return
     with access_log.open() as lines:
@@ -132,9 +152,10 @@ def _proxy_failures(access_log: Path) -> Iterable[tuple[float, str, set[str]]]:
             except ValueError:
                 continue  # the last line of a proxy that was killed
             code = int(entry.get("response_code") or 0)
-            if code == 0 or code >= 500:
-                flags = set(str(entry.get("flags") or "").split(","))
-                yield float(entry["start_time"]), str(entry.get("cluster") or ""), flags
+            flags = set(str(entry.get("flags") or "").split(","))
+            if (code == 0 or code >= 500) and flags & PROXY_FAULTS:
+                ended = float(entry["start_time"]) + float(entry.get("duration") or 0) / 1000
+                yield _ProxyFailure(ended, str(entry.get("cluster") or ""), was_answered=code > 0)
 
 
 def show(console: Console, summary: Summary) -> None:
@@ -159,7 +180,7 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
     return [
         ("steps", " → ".join(steps) or "none"),
         ("fault to decision", _seconds(summary.fault_to_decision_s)),
-        ("decision to effect", f"{_seconds(summary.decision_to_effect_s)} (slowest shift)"),
+        ("decision to effect", _seconds(summary.decision_to_effect_s, " (slowest shift)")),
         ("requests", " · ".join(arms)),
         ("lost by shifting", f"{summary.shift_failures:,}"),
         ("judged", f"{summary.evaluations:,} evaluations, {summary.decisions:,} decisions"),
@@ -167,5 +188,5 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
     ]
 
 
-def _seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f} s"
+def _seconds(value: float | None, note: str = "") -> str:
+    return "–" if value is None else f"{value:.2f} s{note}"
