@@ -97,6 +97,7 @@ def _one(
             judge=judge,
             policy_file=policy,
             directory=Path.cwd() if keep else Path(scratch),
+            keeps=keep,
         )
         return asyncio.run(_watched(given, began, quiet))
 

@@ -32,6 +32,8 @@ from sentra.embedded.demo.stage import Stage
 from sentra.embedded.demo.story import TOPICS, Story
 from sentra.embedded.stack import Stack
 from store.archive import archive_rollout
+from store.errors import UnknownRollout
+from store.repository import Repository
 from streams.consume import follow
 
 STILL_S = 3.0
@@ -59,61 +61,75 @@ class Play:
     policy_file: Path | None
     directory: Path
     """Gets ``.sentra/`` with everything in it."""
+    keeps: bool
+    """Whether that folder outlives the demo."""
 
 
 async def play(given: Play, watch: Watch, began: float) -> summaries.Summary:
     """Play it. ``began`` is when the user asked for it, in seconds since the epoch."""
     state_dir = given.directory / ".sentra"
-    async with DataPlane(state_dir / "demo", seed=given.seed) as plane:
-        policy = _policy(given, plane, state_dir)
+    rollout_id = f"demo-{given.scenario.name}-{uuid4().hex[:8]}"
+    # A folder per rollout: what an earlier demo left here is not this one's traffic.
+    async with DataPlane(state_dir / "demo" / rollout_id, seed=given.seed) as plane:
+        policy = _policy(given, plane)
         async with Stack(state_dir, sources=plane.sources) as stack:
             plane.start_load(given.rps, preview_rps=given.scenario.preview_rps)
             supervising = asyncio.create_task(stack.supervise())
             try:
-                return await _rollout(given, policy, plane, stack, watch, began)
+                return await _rollout(given, rollout_id, policy, plane, stack, watch, began)
             finally:
                 supervising.cancel()
                 await asyncio.gather(supervising, return_exceptions=True)
 
 
-def _policy(given: Play, plane: DataPlane, state_dir: Path) -> Policy:
+def _policy(given: Play, plane: DataPlane) -> Policy:
     """The policy to play by, kept as a file."""
     if given.policy_file is not None:
         policy = borrowed_policy(given.policy_file, plane.target, given.judge)
+        text = given.policy_file.read_text(encoding="utf-8")
     else:
         text = policy_text(given.pace, given.scenario.strategy, plane.target)
-        (state_dir / "demo" / "policy.yaml").write_text(text)
         policy = demo_policy(text, given.judge)
+    (plane.directory / "policy.yaml").write_text(text, encoding="utf-8")
     if problem := suits(given.scenario, policy):
         raise ConfigError(problem)
     return policy
 
 
 async def _rollout(
-    given: Play, policy: Policy, plane: DataPlane, stack: Stack, watch: Watch, began: float
+    given: Play,
+    rollout_id: str,
+    policy: Policy,
+    plane: DataPlane,
+    stack: Stack,
+    watch: Watch,
+    began: float,
 ) -> summaries.Summary:
     clock = SystemClock()
     settings = stack.settings
-    story = Story(rollout_id=f"demo-{given.scenario.name}-{uuid4().hex[:8]}")
+    story = Story(rollout_id=rollout_id)
     stage = Stage(plane, story, policy, clock, given.seed)
     script = asyncio.create_task(given.scenario.script(stage))
-    if given.scenario.from_the_start:
-        await script
     reading = asyncio.create_task(_read(settings, story))
-    _start(settings, story.rollout_id, policy, clock.now())
     limit_s = given.scenario.within_s * PATIENCE * (REAL_SLOWER if given.pace is Pace.REAL else 1.0)
     try:
+        if given.scenario.from_the_start:
+            await script
+        _start(settings, rollout_id, policy, clock.now())
         async with asyncio.timeout(limit_s):
             await _until_over(story, policy, watch, [script, reading])
     except TimeoutError:
         pass  # the summary says what it had come to
     finally:
+        ended = story.ended_at or clock.now()
         for task in (script, reading):
             task.cancel()
         await asyncio.gather(script, reading, return_exceptions=True)
-    ended = story.ended_at or clock.now()
+        if given.keeps:
+            await _release(settings, rollout_id, is_over=story.is_over)
     await plane.stop_load()
-    await _archive(settings, story.rollout_id, stack.state_dir)
+    if given.keeps:
+        await _archive(settings, rollout_id, stack.state_dir)
     return _summary(given, policy, plane, stack, stage, story, began, ended)
 
 
@@ -156,8 +172,7 @@ async def _until_over(story: Story, policy: Policy, watch: Watch, tasks: list[as
         for task in tasks:
             if task.done() and task.exception() is not None:
                 task.result()
-        phase = story.phase
-        if phase is not None and phase.is_final and story.ended_at is not None:
+        if story.is_over:
             return
         if not _is_still(story):
             still_since = None
@@ -174,18 +189,41 @@ def _is_still(story: Story) -> bool:
     return public is not None and public.phase is Phase.PAUSED and "fail" not in public.pause_causes
 
 
-async def _archive(settings: Settings, rollout_id: str, state_dir: Path) -> None:
-    """Keep the rollout's records in a file, once the database has them all."""
+async def _release(settings: Settings, rollout_id: str, *, is_over: bool) -> None:
+    """Leave no rollout under way in a database that is kept: it would hold the service for ever."""
     repository = repository_of(settings)
+    if await _until_stored(repository, rollout_id, STORED_S if is_over else 0.0):
+        return
+    command = Command(
+        command_id=str(uuid4()),
+        rollout_id=rollout_id,
+        kind=CommandKind.ABORT,
+        actor="demo",
+        reason="the demo is over",
+        at=SystemClock().now(),
+    )
+    with suppress(UnknownRollout):
+        repository.add_command(command)
+        await _until_stored(repository, rollout_id, STORED_S)
+
+
+async def _until_stored(repository: Repository, rollout_id: str, within_s: float) -> bool:
+    """Whether the rollout has ended as far as the database knows; waits a while for that."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + STORED_S
-    while loop.time() < deadline:
+    deadline = loop.time() + within_s
+    while True:
         stored = await asyncio.to_thread(repository.get_rollout, rollout_id)
-        if stored is not None and not stored.is_active:
-            break
+        if stored is None or not stored.is_active:
+            return True
+        if loop.time() >= deadline:
+            return False
         await asyncio.sleep(0.1)
-    with suppress(FileNotFoundError):
-        await asyncio.to_thread(archive_rollout, repository, rollout_id, state_dir / "archive")
+
+
+async def _archive(settings: Settings, rollout_id: str, state_dir: Path) -> None:
+    """Keep the rollout's records in a file."""
+    with suppress(UnknownRollout):
+        await asyncio.to_thread(archive_rollout, repository_of(settings), rollout_id, state_dir / "archive")
 
 
 def _summary(
@@ -214,7 +252,7 @@ def _summary(
         requests=requests,
         failed=failed,
         shift_failures=summaries.count_shift_failures(
-            story.shifts(), rows, plane.envoy.access_log_path, frozenset(stage.killed)
+            story.shifts(), rows, plane.envoy.access_log_path, stage.killed
         ),
         steps=summaries.steps_of(story, ended),
         evaluations=story.evaluations,
