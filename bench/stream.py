@@ -3,8 +3,8 @@
 ``python -m bench.stream [--rollouts 1000] [--seconds 40] [--search-seconds 420] [--json]``
 
 A real broker (Tansu), one worker process as ``sentra worker`` runs it, and a process that publishes what
-pollers would: four gates, two arms, one tick every five seconds, windows full. The same work is then done by a
-plain aiokafka loop around the same judge, and in plain Faust style with one record per sample.
+pollers would: four gates, two arms, one tick every five seconds, windows full. The same work is then done by
+a plain aiokafka loop around the same judge, and in plain Faust style with one record per sample.
 Keys of ``--json``: bench/README.md.
 """
 
