@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.live import Live
+from rich.table import Table
 
 from domain.clock import SystemClock
 from domain.errors import ConfigError
@@ -114,7 +115,7 @@ async def _watched(given: Play, began: float, quiet: bool) -> Summary:
     if not console.is_terminal:
         notes.print(title, highlight=False)
         return await play(given, _lines(began), began)
-    console.print(f"[dim]{title}: starting broker, Redis, Envoy, service and worker[/]")
+    console.print(f"[dim]{given.scenario.name}: starting broker, Redis, Envoy, two services and a worker[/]")
     with Live(console=console, refresh_per_second=8, transient=True) as live:
 
         def watch(story: Story, policy: Policy) -> None:
@@ -131,7 +132,7 @@ def _lines(began: float) -> Callable[[Story, Policy], None]:
         for at, what in list(story.events):
             if (at, what) not in shown:
                 shown.add((at, what))
-                notes.print(f"{at - began:6.1f} s  {what}", highlight=False, soft_wrap=True)
+                notes.print(f"{at - began:6.1f} s  {what}", markup=False, highlight=False, soft_wrap=True)
 
     return watch
 
@@ -139,8 +140,11 @@ def _lines(began: float) -> Callable[[Story, Policy], None]:
 def _what_next(played: list[Scenario]) -> None:
     others = [name for name in SCENARIOS if name not in {each.name for each in played}]
     console.print("\n[bold]Try next[/]")
-    console.print(
-        f"  sentra demo --scenario {others[0] if others else 'errors'}    others: {', '.join(others)}"
-    )
-    console.print("  sentra demo --keep               keeps the policy, database and archive in .sentra/")
-    console.print("  sentra up                        the stack for your own service; sentra rollout --help")
+    table = Table(box=None, show_header=False, pad_edge=True, padding=(0, 2, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(style="dim")
+    first, rest = (others[0], others[1:]) if others else ("errors", [])
+    table.add_row(f"  sentra demo -s {first}", f"or {', '.join(rest)}" if rest else "")
+    table.add_row("  sentra demo --keep", "keeps database, archive, logs and policy in .sentra/")
+    table.add_row("  sentra up", "the stack for your own service")
+    console.print(table)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from domain.rollout import Phase
@@ -110,9 +111,9 @@ def count_shift_failures(
     """Requests that shifting lost: broken connections and the proxy's own 5xx, near a shift.
 
     Near is from the moment the shift was taken up until :data:`SHIFT_SHADOW_S` after its effect. A broken
-    connection counts when it broke, a request that timed out when it was sent; users and proxy both see these,
-    and each counts once. What reached for a version after the scenario itself had killed it (``killed``: when)
-    is not the shift's fault.
+    connection counts when it broke, a request that timed out when it was sent; users and proxy both see
+    these, and each counts once. What reached for a version after the scenario itself had killed it
+    (``killed``: when) is not the shift's fault.
     """
     broken = [row.ended if row.status == RESET else row.sent for row in rows if row.status <= 0]
     own = [each for each in _proxy_failures(access_log) if not each.is_of_killed(killed)]
@@ -163,7 +164,7 @@ def show(console: Console, summary: Summary) -> None:
     colour = "green" if summary.is_as_expected else "red"
     words = summary.outcome.replace("_", " ")
     console.print()
-    console.print(f"[bold {colour}]{words}[/] after {summary.seconds:.1f} s · {summary.reason}")
+    console.print(f"[bold {colour}]{words}[/] after {summary.seconds:.1f} s · {escape(summary.reason)}")
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _lines(summary):
         table.add_row(f"[dim]{name}[/]", value)

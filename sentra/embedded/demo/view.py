@@ -7,7 +7,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from domain.policy import Policy
+from domain.policy import Gate, Policy
 from domain.rollout import Phase
 from domain.units import bp_text, ratio_text
 from domain.verdict import Score, Verdict
@@ -42,36 +42,48 @@ def _steps(story: Story, policy: Policy) -> Text:
         is_now = public is not None and index == public.step_index and story.is_in_force(0)
         is_done = story.is_in_force(index + 1)
         style = "bold reverse blue" if is_now else "green" if is_done else "bright_black"
-        text.append(f" {'✓ ' if is_done else ''}{bp_text(weight)} ", style=style)
+        mark = "✓ " if is_done else "▸ " if is_now else ""
+        text.append(f" {mark}{bp_text(weight)} ", style=style)
         text.append(" ")
     if public is not None:
         phase = public.phase.value.replace("_", " ")
         if public.phase is Phase.PAUSED:
-            phase += f" ({', '.join(public.pause_causes)})"
+            phase += f" ({', '.join(public.pause_causes)})".replace("_", " ")
         text.append(f"\n{phase}", style="bold")
         text.append(f" · ordered {bp_text(public.ordered_bp)}, in force {bp_text(public.verified_bp)}")
     return text
 
 
 def _gates(story: Story, policy: Policy) -> Table:
-    table = Table(
-        "gate", "canary", "stable", "limit", "samples", "", box=None, header_style="dim", padding=(0, 2)
-    )
+    table = _gate_table()
     by_gate = {score.gate: score for score in story.scores}
     for index, gate in enumerate(policy.gates):
         score = by_gate.get(index)
+        limit = _limit(gate)
         if score is None:
-            table.add_row(gate.title, "–", "–", _limit(gate.limit_share), "", "")
+            table.add_row(gate.title, "–", "–", limit, "–", "")
             continue
         mark, colour = MARKS[score.verdict]
         table.add_row(
             gate.title,
             _share(score.canary_point),
             _share(score.stable_point),
-            _limit(gate.limit_share) + (f" over {gate.slo:g} ms" if gate.quantile else ""),
+            limit,
             f"{score.canary_exposure:,.0f}",
             Text(f"{mark} {score.verdict.value}{_quantile(score)}", style=colour),
         )
+    return table
+
+
+def _gate_table() -> Table:
+    """Columns that fit 80 characters; a long name is cut rather than the verdict."""
+    table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("gate", no_wrap=True, overflow="ellipsis", max_width=24)
+    table.add_column("canary", justify="right", no_wrap=True, min_width=7)
+    table.add_column("stable", justify="right", no_wrap=True, min_width=7)
+    table.add_column("limit", no_wrap=True)
+    table.add_column("samples", justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
     return table
 
 
@@ -79,12 +91,14 @@ def _share(point: float | None) -> str:
     return "–" if point is None else ratio_text(point)
 
 
-def _limit(share: float) -> str:
-    return f"≤ {ratio_text(share)}"
+def _limit(gate: Gate) -> str:
+    """``≤ 1 %`` of the events, or of them beyond a latency: ``≤ 5 % > 400 ms``."""
+    text = f"≤ {ratio_text(gate.limit_share)}"
+    return text if gate.quantile is None else f"{text} > {gate.slo:g} ms"
 
 
 def _quantile(score: Score) -> str:
-    return "" if score.quantile_ms is None else f"  ({score.quantile_ms:.0f} ms)"
+    return "" if score.quantile_ms is None else f" {score.quantile_ms:.0f} ms"
 
 
 def _waits(story: Story) -> Text:
