@@ -1,7 +1,8 @@
 """``sentra rollout``: start rollouts, see what they do and why, and tell them what to do.
 
 Commands ask and show; what they ask is in ``rollout_ask``, how they follow a rollout in ``rollout_follow``,
-how it looks in ``rollout_view``. A command is done when the judge has accepted it; a refusal is exit code 5.
+what that sees in ``rollout_present`` and ``rollout_events``, how it looks in ``rollout_view``. What operators
+tell a running rollout is in ``rollout_tell``.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from msgspec.structs import replace
 from rich.live import Live
 
 from domain.clock import SystemClock
-from domain.decision import Answer, CommandKind
+from domain.decision import CommandKind
 from domain.errors import ConfigError
 from domain.labels import Labels
 from domain.policy import Policy
-from domain.records import Command
 from domain.rollout import RolloutSpec, sources_of
 from domain.units import parse_duration
 from sentra.cli import rollout_ask as asking
@@ -30,6 +30,16 @@ from sentra.cli.exits import Exit, Rejected
 from sentra.cli.output import Output, OutputOption, console, notes, show_json, show_table
 from sentra.cli.policy import read_policy
 from sentra.cli.rollout_follow import Follower, Snapshot, follow, glance
+from sentra.cli.rollout_json import brief_json, status_json
+from sentra.cli.rollout_options import (
+    ActorOption,
+    IdArgument,
+    NewIdOption,
+    ReasonOption,
+    TimeoutOption,
+    WaitOption,
+)
+from sentra.cli.rollout_tell import TOLD, answer_json
 from store.repository import Repository
 
 EXIT_CODES = (
@@ -45,21 +55,6 @@ app = typer.Typer(
 
 POLICY_FILE = Path("policy.yaml")
 WAIT = "30m"
-
-IdArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="[ID]", help="the rollout; may be left out while exactly one is active"),
-]
-ActorOption = Annotated[
-    str | None, typer.Option(help="who asks, for the records; default: your user name", show_default=False)
-]
-ReasonOption = Annotated[str, typer.Option(help="why, for the records", show_default=False)]
-ForceOption = Annotated[bool, typer.Option("--force", help="do it against or without the evidence")]
-WaitOption = Annotated[bool, typer.Option("--wait", help="stay until it ends; the exit code tells how")]
-TimeoutOption = Annotated[str, typer.Option(help="how long --wait stays, such as 90s or 2h")]
-NewIdOption = Annotated[
-    str | None, typer.Option("--id", help="the new rollout's id; default: a new one", show_default=False)
-]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -151,7 +146,7 @@ def list_rollouts(
     found = repository.list_rollouts(service=service, is_active=None if every else True, limit=limit)
     seen, now = [glance(repository, each) for each in found], SystemClock().now()
     if output is Output.JSON:
-        show_json([view.brief_json(each, now) for each in seen])
+        show_json([brief_json(each, now) for each in seen])
         return
     rows = [view.row(each, now) for each in seen]
     columns = ("id", "what", "versions", "phase", "weight", "started", "waits for, or why it ended")
@@ -170,7 +165,7 @@ def status(
     snapshot = Follower(repository, asking.find(repository, rollout_id).spec.rollout_id).look()
     now = SystemClock().now()
     if output is Output.JSON:
-        show_json(view.status_json(snapshot, now))
+        show_json(status_json(snapshot, now))
     else:
         console.print(view.screen(snapshot, now))
 
@@ -198,124 +193,8 @@ def watch(
     return _follow(repository, chosen, within_s, output, until_pause=until_pause)
 
 
-@app.command("change-policy")
-def change_policy(
-    rollout_id: Annotated[str, typer.Argument(metavar="ID", help="the rollout")],
-    file: Annotated[Path, typer.Argument(help="the new policy, as YAML; only its gates may differ")],
-    reason: ReasonOption = "",
-    actor: ActorOption = None,
-    config: ConfigOption = None,
-    output: OutputOption = Output.TEXT,
-) -> None:
-    """Change the gates of a running rollout; what was measured so far is then forgotten.
-
-    Example: `sentra rollout change-policy shop-20250801-120000-1a2b policy.yaml --reason "looser p95"`
-    """
-    policy = read_policy(file)
-    repository = repository_of(settings_of(config))
-    command = asking.new_command(
-        CommandKind.CHANGE_POLICY,
-        asking.find(repository, rollout_id).spec.rollout_id,
-        actor=actor or asking.operator(),
-        reason=reason,
-        policy=policy,
-    )
-    _ask(repository, command, output)
-
-
-def _command(kind: CommandKind) -> Callable[..., None]:
-    """The function behind a command that may not be forced."""
-
-    def command(
-        rollout_id: IdArgument = None,
-        reason: ReasonOption = "",
-        actor: ActorOption = None,
-        config: ConfigOption = None,
-        output: OutputOption = Output.TEXT,
-    ) -> None:
-        _tell(kind, rollout_id, reason, actor, False, config, output)
-
-    return command
-
-
-def _forceable(kind: CommandKind) -> Callable[..., None]:
-    """The function behind a command that the evidence may forbid."""
-
-    def command(
-        rollout_id: IdArgument = None,
-        reason: ReasonOption = "",
-        force: ForceOption = False,
-        actor: ActorOption = None,
-        config: ConfigOption = None,
-        output: OutputOption = Output.TEXT,
-    ) -> None:
-        _tell(kind, rollout_id, reason, actor, force, config, output)
-
-    return command
-
-
-_COMMANDS: dict[CommandKind, tuple[Callable[[CommandKind], Callable[..., None]], str]] = {
-    CommandKind.PAUSE: (
-        _command,
-        "Pause a rollout: traffic stays where it is, and judging goes on.\n\n"
-        'Example: `sentra rollout pause --reason "a look at the logs first"`',
-    ),
-    CommandKind.RESUME: (
-        _forceable,
-        "Resume a paused rollout where it stood. Refused while its gates fail, unless forced.\n\n"
-        "Example: `sentra rollout resume`",
-    ),
-    CommandKind.ADVANCE: (
-        _forceable,
-        "Advance to the next step without waiting, or approve the one that waits for approval.\n\n"
-        "Refused while the evidence is bad or missing, unless forced. Example: `sentra rollout advance`",
-    ),
-    CommandKind.PROMOTE: (
-        _forceable,
-        "Promote the canary to 100 % at once. Refused while the evidence is bad, unless forced.\n\n"
-        'Example: `sentra rollout promote --force --reason "urgent fix"`',
-    ),
-    CommandKind.ABORT: (
-        _command,
-        "Abort a rollout: all traffic goes back to stable.\n\n"
-        'Example: `sentra rollout abort --reason "wrong version"`',
-    ),
-}
-for _kind, (_made, _help) in _COMMANDS.items():
-    app.command(_kind.value, help=_help)(_made(_kind))
-
-
-def _tell(
-    kind: CommandKind,
-    rollout_id: str | None,
-    reason: str,
-    actor: str | None,
-    force: bool,
-    config: Path | None,
-    output: Output,
-) -> None:
-    repository = repository_of(settings_of(config))
-    chosen = asking.find(repository, rollout_id).spec.rollout_id
-    who = actor or asking.operator()
-    _ask(repository, asking.new_command(kind, chosen, actor=who, reason=reason, force=force), output)
-
-
-def _ask(repository: Repository, command: Command, output: Output) -> None:
-    answer = asking.ask(repository, command)
-    if output is Output.JSON:
-        show_json(_answer_json(command.rollout_id, answer))
-    else:
-        console.print(f"{command.rollout_id}: {answer.reason}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _answer_json(rollout_id: str, answer: Answer) -> dict[str, object]:
-    return {
-        "rollout_id": rollout_id,
-        "command_id": answer.command_id,
-        "accepted": answer.accepted,
-        "answer": answer.reason,
-        "possible": answer.possible,
-    }
+for _name, _told, _help in TOLD:
+    app.command(_name, help=_help)(_told)
 
 
 def _begin(
@@ -330,7 +209,7 @@ def _begin(
         notes.print(f"started {spec.rollout_id}", markup=False, highlight=False)
         return _follow(repository, spec.rollout_id, within_s, output, until_pause=True)
     if output is Output.JSON:
-        show_json(_answer_json(spec.rollout_id, answer))
+        show_json(answer_json(spec.rollout_id, answer))
     else:
         console.print(f"started [bold]{spec.rollout_id}[/]", highlight=False, soft_wrap=True)
         console.print(f"next: sentra rollout watch {spec.rollout_id}", highlight=False, soft_wrap=True)
@@ -352,7 +231,7 @@ def _follow(
     else:
         last, code = look(_print_news)
     if output is Output.JSON:
-        show_json(view.status_json(last, clock.now()) | {"exit_code": code})
+        show_json(status_json(last, clock.now()) | {"exit_code": code})
     else:
         console.print(view.screen(last, clock.now(), limit=0))
         console.print(_ending(rollout_id, code), markup=False, highlight=False, soft_wrap=True)

@@ -31,6 +31,7 @@ def up(
     """
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     settings = load(config)
+    settings.source_settings()  # a mistake in them is told before anything starts
     asyncio.run(_up(settings.sources, state or settings.state_dir))
 
 
