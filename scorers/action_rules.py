@@ -60,11 +60,13 @@ def in_force(draft: Draft) -> None:
 
 
 def not_in_force(draft: Draft) -> None:
-    """Rule 12, going up."""
+    """Rule 12, going up: once more, unless that is hopeless or something else than the old weight is seen."""
     acted = draft.happening.acted
     is_hopeless = acted is not None and acted.outcome is ActionOutcome.REFUSED
+    is_as_before = draft.observed_bp in (None, draft.state.verified_bp)
+    may_again = draft.state.redrives == 0 and not is_hopeless and is_as_before
     wanted = bp_text(draft.state.ordered_bp)
-    if draft.state.redrives == 0 and not is_hopeless and draft.may_regain(draft.observed_bp):
+    if may_again and draft.may_regain(draft.observed_bp):
         draft.redrive(Cause.ACTUATION, f"{wanted} was not in force: {_detail(draft)}; ordering it again")
         return
     reason = f"{wanted} could not be brought in force: {_detail(draft)}"
@@ -100,7 +102,7 @@ def drifted(draft: Draft) -> None:
     """Somebody else moved the traffic."""
     reason = _drift_text(draft)
     draft.incident(IncidentKind.DRIFT, reason)
-    reasserts = draft.policy.on_drift is OnDrift.REASSERT and draft.state.phase is not Phase.SHIFTING
+    reasserts = draft.policy.on_drift is OnDrift.REASSERT and draft.state.phase is Phase.ANALYSING
     if reasserts and draft.may_regain(draft.observed_bp):
         draft.set(phase=Phase.SHIFTING)
         draft.redrive(Cause.DRIFT, f"{reason}; bringing {bp_text(draft.state.ordered_bp)} in force again")

@@ -33,7 +33,7 @@ The rules
     ``pass_count`` passes and ``min_step_time`` lead to the next step.
 5.  Only a pause by FAIL times out into a roll-back. Pauses by FAIL, NO_DATA or shared trouble resume by
     themselves after ``pass_count`` passes.
-6.  At ``max_step_time`` the policy's ``on_inconclusive`` decides.
+6.  At ``max_step_time`` the policy's ``on_inconclusive`` decides, at the next tick that does not pass.
 7.  The warm-up ends by time; a tick that starts at most 50 ms before its end is past it.
 8.  Timers run on folded time, so they replay, and stand still while Sentra is down.
 9.  No traffic on the canary is not missing data: it holds, and is an incident after three ticks.
@@ -305,7 +305,7 @@ TABLE: dict[str, dict[Event, Cell]] = {
         Event.CHANGE_POLICY: Cell(no_policy_now),
         Event.VERIFIED: _IGNORE,
         Event.NOT_APPLIED: _IGNORE,
-        Event.DRIFT: Cell(drifted, (Phase.PAUSED, Phase.SHIFTING)),
+        Event.DRIFT: Cell(drifted, (Phase.PAUSED,)),
         Event.RESTART: Cell(restarted, (Phase.SHIFTING, Phase.PAUSED)),
     },
     "analysing": {
@@ -371,7 +371,7 @@ TABLE: dict[str, dict[Event, Cell]] = {
         Event.CHANGE_POLICY: Cell(no_policy_now),
         Event.VERIFIED: _IGNORE,
         Event.NOT_APPLIED: _IGNORE,
-        Event.DRIFT: Cell(drifted, (Phase.PAUSED, Phase.SHIFTING)),
+        Event.DRIFT: Cell(drifted, (Phase.PAUSED,)),
         Event.RESTART: Cell(restarted, (Phase.SHIFTING, Phase.PAUSED)),
     },
     "finalising": {

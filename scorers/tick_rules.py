@@ -26,7 +26,7 @@ def analysing_pass(draft: Draft) -> None:
     elif draft.is_enough and is_due and draft.is_fresh:
         draft.finish_step(Cause.PASSED, f"all required gates passed {draft.state.passes} ticks in a row")
     else:
-        bounded(draft)
+        overtime(draft)  # it is passing: no time limit of the step ends that, only ticks that do not pass
 
 
 def analysing_inconclusive(draft: Draft) -> None:

@@ -944,15 +944,36 @@ def test_drift_is_put_right_where_the_policy_says_so() -> None:
     assert rollout.state.phase is Phase.SHIFTING
 
 
-def test_a_failing_rollout_does_not_win_traffic_back_from_a_drift() -> None:
+@pytest.mark.parametrize(
+    ("seen_bp", "expected"), [(0, Phase.PAUSED), (9000, Phase.SHIFTING)], ids=["less", "more"]
+)
+def test_a_failing_rollout_does_not_win_traffic_back_from_a_drift(seen_bp: int, expected: Phase) -> None:
     rollout = warming(on_drift=OnDrift.REASSERT)
-    rollout.tick(FAIL)
-    rollout.drift(0)
+    rollout.tick(FAIL)  # noted in the warm-up; no tick has passed since
+    rollout.wait(rollout.context.policy.warmup_s)
+    rollout.tick(Verdict.INCONCLUSIVE)
+    rollout.drift(seen_bp)
+    assert (rollout.state.phase, rollout.state.ordered_bp) == (expected, 500)
+
+
+@pytest.mark.parametrize("make", [warming, baking], ids=["warming", "baking"])
+def test_drift_pauses_outside_of_analysing_whatever_the_policy_says(make: Any) -> None:
+    rollout = make(on_drift=OnDrift.REASSERT)
+    rollout.drift(100)
     assert rollout.state.pause_causes == (PauseCause.DRIFT,)
-    rollout = warming(on_drift=OnDrift.REASSERT)
-    rollout.tick(FAIL)
-    rollout.drift(9000)
-    assert (rollout.state.phase, rollout.state.ordered_bp) == (Phase.SHIFTING, 500)
+
+
+def test_a_weight_that_is_neither_the_old_nor_the_new_one_is_not_ordered_again() -> None:
+    rollout = shifting()
+    rollout.not_applied(observed_bp=3333)
+    assert rollout.state.pause_causes == (PauseCause.ACTUATION,)
+
+
+def test_a_passing_step_is_not_ended_by_its_time_limit() -> None:
+    rollout = analysing(on_inconclusive=OnInconclusive.ROLL_BACK, pass_count=5)
+    rollout.wait(rollout.context.policy.max_step_time_s)
+    rollout.tick(PASS)
+    assert rollout.state.phase is Phase.ANALYSING
 
 
 def test_drift_on_the_way_down_is_brought_down_too() -> None:
