@@ -193,11 +193,12 @@ class Story:
         if self.steps and self.steps[-1].index == index:
             return  # the weight was ordered again, after a restart or a drift
         self._close_step(at)
-        verdict = self._verdicts.get(index)
-        self.steps.append(StepStory(index=index, weight_bp=weight_bp, began=at, verdict=verdict))
+        step = StepStory(index=index, weight_bp=weight_bp, began=at, ended=self.ended_at)
+        step.verdict = self._verdicts.get(index)
+        self.steps.append(step)
 
     def _close_step(self, at: float) -> None:
-        if self.steps and self.steps[-1].ended is None:
+        if self.steps:
             self.steps[-1].ended = at
 
     def _state(self, record: RolloutRecord) -> None:
