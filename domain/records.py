@@ -191,6 +191,8 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
     evaluations_offset: int
     """An offset of the evaluations topic at or before the frame that holds this rollout's next fold."""
     broker_epoch: str
+    owner_epoch: int = 0
+    """Of the owner who wrote it: what a deposed one says counts less, however new its fold."""
 
 
 class ClockRecord(msgspec.Struct, frozen=True, kw_only=True):

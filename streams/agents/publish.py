@@ -89,6 +89,7 @@ def checkpoint(own: Ownership, fold: RolloutFold, evaluations_offset: int) -> Ou
         fold=fold,
         evaluations_offset=evaluations_offset,
         broker_epoch=own.broker_epoch,
+        owner_epoch=own.epoch,
     )
     key = fold.spec.rollout_id.encode()
     return Outgoing(topic=STATE.name, key=key, partition=own.partition, value=encode(record))

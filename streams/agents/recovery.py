@@ -63,7 +63,9 @@ async def from_log(bus: Bus, partition: int) -> Recovered:
     if start is None:
         # Everything ended. What comes after the newest checkpoint's floor still tells the input offsets.
         start = max(each.evaluations_offset for each in checkpoints.values())
-    async with aclosing(_frames(bus, partition, start)) as frames:
+    # What older owners wrote before these checkpoints is contained in them; after them, it does not count.
+    epoch = min((each.owner_epoch for each in live), default=0)
+    async with aclosing(_frames(bus, partition, start, epoch)) as frames:
         async for frame in frames:
             recovered.resume.update(frame.resume)
             for evaluation in frame.evaluations:
@@ -81,18 +83,21 @@ async def _checkpoints(bus: Bus, partition: int) -> dict[str, Checkpoint]:
                 newest.pop(rollout_id, None)
                 continue
             found = _readable(Checkpoint, record.value)
-            if found is not None and found.fold.state.seq >= _seq(newest.get(rollout_id)):
+            if found is not None and _age(found) >= _age(newest.get(rollout_id)):
                 newest[rollout_id] = found
     return newest
 
 
-def _seq(checkpoint: Checkpoint | None) -> int:
-    return -1 if checkpoint is None else checkpoint.fold.state.seq
+def _age(checkpoint: Checkpoint | None) -> tuple[int, int]:
+    """Whoever takes over writes checkpoints of its own, so those of later owners count before later folds."""
+    return (-1, -1) if checkpoint is None else (checkpoint.owner_epoch, checkpoint.fold.state.seq)
 
 
-async def _frames(bus: Bus, partition: int, start: int) -> AsyncGenerator[EvaluationFrame, None]:
-    """Evaluation frames from ``start`` on, without those of owners that were replaced before writing them."""
-    epoch = 0
+async def _frames(bus: Bus, partition: int, start: int, epoch: int) -> AsyncGenerator[EvaluationFrame, None]:
+    """Evaluation frames from ``start`` on, without those of owners that were replaced before writing them.
+
+    ``epoch`` is that of the first owner who counts.
+    """
     async with aclosing(bus.read_to_barrier(EVALUATIONS.name, partition, start)) as records:
         async for record in records:
             frame = _readable(EvaluationFrame, record.value)

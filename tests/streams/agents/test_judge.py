@@ -93,6 +93,27 @@ async def test_what_a_deposed_owner_still_writes_is_left_out(world: World) -> No
     assert verify(after) == []
 
 
+async def test_a_checkpoint_of_a_deposed_owner_is_left_out_though_it_is_the_newest(world: World) -> None:
+    old = await world.judge()
+    await world.begin(old, spec(rules=policy(pass_count=500)))
+    await world.tick(old)
+    heir = await world.judge()
+    # The old owner was frozen. It wakes twice, folds that it slept and what it had fetched, and checkpoints.
+    for asleep_until in (60.0, 120.0):
+        world.clock.advance(60.0)
+        for second in range(1, 6):
+            stale = world.report(frame(["r-1"], T0 + asleep_until + second, bad=2.0))
+            await world.publish(await old.handle(stale))
+    world.ask(command("r-1", CommandKind.PAUSE))
+    await world.deliver(heir, COMMANDS.name)
+
+    await world.judge()
+    evaluations = world.evaluations()
+    assert [each.seq for each in evaluations] == list(range(1, len(evaluations) + 1))
+    assert evaluations[-1].phase is Phase.PAUSED
+    assert verify(evaluations) == []
+
+
 async def test_silence_becomes_ticks_without_data(world: World) -> None:
     judge = await world.judge()
     await world.begin(judge, spec())
