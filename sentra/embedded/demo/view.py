@@ -79,8 +79,8 @@ def _gate_table() -> Table:
     """Columns that fit 80 characters; a long name is cut rather than the verdict."""
     table = Table(box=None, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("gate", no_wrap=True, overflow="ellipsis", max_width=24)
-    table.add_column("canary", justify="right", no_wrap=True, min_width=7)
-    table.add_column("stable", justify="right", no_wrap=True, min_width=7)
+    table.add_column("canary", justify="right", no_wrap=True)
+    table.add_column("stable", justify="right", no_wrap=True)
     table.add_column("limit", no_wrap=True)
     table.add_column("samples", justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
