@@ -212,6 +212,9 @@ class RolloutState(msgspec.Struct, frozen=True, kw_only=True):
     overtime: bool = False
     unproven: bool = False
 
+    commands: tuple[str, ...] = ()
+    """Ids of the last commands folded: one that is delivered twice is folded once."""
+
     down_cause: Cause | None = None
     """Why traffic goes down; the first cause names the outcome."""
     down_since: float = 0.0

@@ -28,6 +28,8 @@ from scorers.events import Happening, TickFacts
 
 FRESH_TICKS = 2
 """A tick gives traffic only while it is at most this many intervals behind the clock (rule 4)."""
+COMMANDS_KEPT = 16
+"""How many command ids are remembered: far more than could be on their way twice at once."""
 WARMUP_SLACK_S = 0.05
 """A tick counts as past the warm-up when it starts at most this much before its end: without it every step
 would lose a whole tick to the few milliseconds that verifying a weight takes (rule 7)."""
@@ -45,6 +47,8 @@ class Draft:
             self.seq = max(self.seq, happening.restart.seq_floor + 1)
         self.before = state
         self.state = replace(state, seq=self.seq, now=happening.now)
+        if happening.command is not None:
+            self.set(commands=(*state.commands, happening.command.command_id)[-COMMANDS_KEPT:])
         self.decision: Decision | None = None
         self.answer: Answer | None = None
         self.incidents: list[Incident] = []

@@ -37,6 +37,9 @@ SLEPT_S = 5.0
 FLOOR_EVERY_S = 60.0
 """How often the owner marks the end of the evaluations topic: checkpoints say where to go on from."""
 
+SAY_AGAIN_S = 10.0
+"""How old the public state may get without news: what it waits for, and its scores, go on changing."""
+
 _TELEMETRY = frozenset({METRICS.name, LOGS.name, TRACES.name})
 
 
@@ -211,7 +214,7 @@ class _Owned:
         self.floor = 0
         """An offset of the evaluations topic: everything we write lies behind it."""
         self.floor_at = 0.0
-        self._said: dict[str, object] = {}
+        self._said: dict[str, tuple[object, float]] = {}
 
     def outputs(self, batch: Batch, now: float) -> list[list[Outgoing]]:
         """Everything that follows from a batch: first the write-ahead frames, then the rest."""
@@ -236,7 +239,7 @@ class _Owned:
         return results
 
     def _is_news(self, fold: RolloutFold) -> bool:
-        """Whether the public state changed, apart from the time."""
+        """Whether the public state changed, apart from the time, or was not said for a while."""
         state = fold.state
         enough = fold.context.policy.pass_count
         public = (
@@ -249,7 +252,8 @@ class _Owned:
             state.pause_causes,
             state.reason,
         )
-        if self._said.get(state.rollout_id) == public:
+        said, at = self._said.get(state.rollout_id, (None, 0.0))
+        if said == public and state.now - at < SAY_AGAIN_S:
             return False
-        self._said[state.rollout_id] = public
+        self._said[state.rollout_id] = (public, state.now)
         return True

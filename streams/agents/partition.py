@@ -52,6 +52,14 @@ class Batch:
     """Sources that fell silent, once per onset and rollout."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A rollout that is over, and since when."""
+
+    fold: RolloutFold
+    at: float
+
+
 class Partition:
     """The rollouts of one partition."""
 
@@ -61,7 +69,7 @@ class Partition:
         """The last tick's scores of each rollout, for its public state."""
         self.now = 0.0
         self._assembler = Assembler()
-        self._ended: dict[str, float] = {}
+        self._ended: dict[str, _Ended] = {}
         self._strange_since: dict[str, float] = {}
         self._unheard: dict[str, int] = {}
         self._silent: frozenset[str] = frozenset()
@@ -75,33 +83,39 @@ class Partition:
         rollout_id = fold_.spec.rollout_id
         self.now = max(self.now, fold_.state.now)
         if is_over(fold_):
-            self._ended[rollout_id] = fold_.state.now if ended_at is None else ended_at
+            self._ended[rollout_id] = _Ended(fold_, fold_.state.now if ended_at is None else ended_at)
             return
         self.folds[rollout_id] = fold_
         self._assembler.track(rollout_id, fold_.context, fold_.state.tick_end)
 
     def command(self, given: Command, now: float) -> Batch:
-        """Fold an operator's command. A start that is known already is a repetition and changes nothing."""
+        """Fold an operator's command; one that was folded before comes twice and changes nothing."""
         self._advance(now)
-        known = self.folds.get(given.rollout_id)
+        known = self._known(given.rollout_id)
+        if known is not None and (
+            given.kind is CommandKind.START or given.command_id in known.state.commands
+        ):
+            return Batch()
         if given.kind is CommandKind.START:
-            if known is not None or given.rollout_id in self._ended:
-                return Batch()
             folded = begin(given, self.now)
             interval = folded.fold.context.policy.interval_s
             self._keep(folded)
             self._assembler.track(given.rollout_id, folded.fold.context, tick_floor(self.now, interval))
             return Batch([folded])
         if known is None:
-            raise RecordError(f"{given.kind.value} for the unknown or ended rollout {given.rollout_id}")
+            raise RecordError(
+                f"{given.kind.value} for the rollout {given.rollout_id}, which is not known here"
+            )
         return Batch([self._keep(fold(known, CommandInput(now=self.now, command=given)))])
 
     def action(self, record: ActionRecord, now: float) -> Batch:
         """Fold an actuator's report; what was merely sent is news for people only."""
         self._advance(now)
-        known = self.folds.get(record.rollout_id)
+        known = self._known(record.rollout_id)
         if record.outcome is ActionOutcome.SENT or known is None:
             return Batch()
+        if is_over(known) and record.outcome is not ActionOutcome.DRIFT:
+            return Batch()  # a report that was repeated; only traffic that moved is news after the end
         acted = Acted(
             generation=record.generation,
             outcome=record.outcome,
@@ -154,9 +168,10 @@ class Partition:
 
     def gone(self) -> list[str]:
         """Ended rollouts whose checkpoint may leave the log now; each is named once."""
-        gone = [each for each, ended in self._ended.items() if self.now - ended > GONE_AFTER_S]
+        gone = [each for each, ended in self._ended.items() if self.now - ended.at > GONE_AFTER_S]
         for rollout_id in gone:
             del self._ended[rollout_id]
+            self.scores.pop(rollout_id, None)
         return gone
 
     def note_input(self, topic: str, offset: int, end: float | None = None) -> None:
@@ -182,18 +197,28 @@ class Partition:
         """The folded clock never runs backwards, whatever the machine's clock does."""
         self.now = max(self.now, now)
 
+    def _known(self, rollout_id: str) -> RolloutFold | None:
+        """A rollout that is going on, or that has ended not too long ago."""
+        if rollout_id in self.folds:
+            return self.folds[rollout_id]
+        ended = self._ended.get(rollout_id)
+        return None if ended is None else ended.fold
+
     def _keep(self, folded: Folded) -> Folded:
         rollout_id = folded.fold.spec.rollout_id
-        self.folds[rollout_id] = folded.fold
         if folded.evaluation.scores:
             self.scores[rollout_id] = folded.evaluation.scores
         if is_over(folded.fold):
-            self._end(rollout_id)
+            self._end(rollout_id, folded.fold)
+        else:
+            self.folds[rollout_id] = folded.fold
         return folded
 
-    def _end(self, rollout_id: str) -> None:
-        del self.folds[rollout_id]
-        self._ended[rollout_id] = self.now
+    def _end(self, rollout_id: str, fold_: RolloutFold) -> None:
+        """Remember the end, so that commands and drift that come later are answered and noted."""
+        before = self._ended.get(rollout_id)
+        self._ended[rollout_id] = _Ended(fold_, self.now if before is None else before.at)
+        self.folds.pop(rollout_id, None)
         self._assembler.forget(rollout_id)
 
     def _ticks(self, closed: Sequence[tuple[str, TickInput]]) -> list[Folded]:
@@ -209,7 +234,8 @@ class Partition:
         """Rollouts nobody here knows, once they have been strange for longer than the grace."""
         strange = []
         for rollout_id in rollouts:
-            if rollout_id in self.folds or self.now - self._ended.get(rollout_id, -GRACE_S) < GRACE_S:
+            ended = self._ended.get(rollout_id)
+            if rollout_id in self.folds or (ended is not None and self.now - ended.at < GRACE_S):
                 self._strange_since.pop(rollout_id, None)
                 continue
             since = self._strange_since.setdefault(rollout_id, self.now)

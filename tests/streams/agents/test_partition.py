@@ -92,8 +92,24 @@ def test_a_second_start_changes_nothing_also_after_the_end() -> None:
 
 
 def test_a_command_for_nobody_is_a_record_error() -> None:
-    with pytest.raises(RecordError, match="unknown or ended rollout r-9"):
+    with pytest.raises(RecordError, match="pause for the rollout r-9, which is not known here"):
         Partition().command(command("r-9", CommandKind.PAUSE), T0)
+
+
+def test_a_command_after_the_end_is_recorded_and_refused() -> None:
+    partition = started(spec("r-1"))
+    abort(partition, "r-1", T0 + 1)
+    [folded] = partition.command(command("r-1", CommandKind.PAUSE), T0 + 2).folded
+    assert folded.evaluation.answer is not None
+    assert not folded.evaluation.answer.accepted
+    assert not partition.is_busy
+
+
+def test_a_command_that_comes_twice_is_folded_once() -> None:
+    partition = started(spec("r-1"))
+    pause = command("r-1", CommandKind.PAUSE)
+    assert len(partition.command(pause, T0 + 1).folded) == 1
+    assert partition.command(pause, T0 + 2).folded == []
 
 
 def test_a_start_without_a_specification_is_a_record_error_and_leaves_nothing() -> None:
