@@ -22,8 +22,12 @@ from tests.integration.loop import CLOCK, Loop
 SOURCES = (SourceRef(name="synthetic", channel=Channel.METRICS),)
 
 
-def endless_policy(service: str) -> Policy:
-    """A rollout that stays at its first step as long as a test may last."""
+ENDLESS = 900
+"""So many passes in a row that a rollout stays at its first step as long as a test may last."""
+
+
+def synthetic_policy(service: str, pass_count: int = ENDLESS) -> Policy:
+    """One gate, two steps, ticks of a second, no warm-up."""
     return check(
         Policy(
             service=service,
@@ -37,7 +41,7 @@ def endless_policy(service: str) -> Policy:
             warmup_s=0.0,
             interval_s=1.0,
             window_s=5.0,
-            pass_count=900,
+            pass_count=pass_count,
             min_step_time_s=0.0,
             max_step_time_s=3600.0,
         )
@@ -53,8 +57,8 @@ class Feeder:
         self._bus = KafkaBus(self._settings)
         self._tasks: list[asyncio.Task[None]] = []
         self.rollouts: list[str] = []
-        self.bad = 0.0
-        """Of the canary's 200 requests a second, in frames to come."""
+        self.bad: dict[str, float] = defaultdict(float)
+        """By rollout, of the canary's 200 requests a second, in frames to come."""
 
     async def __aenter__(self) -> Self:
         await self._bus.start()
@@ -69,10 +73,10 @@ class Feeder:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._bus.stop()
 
-    def start(self, *rollouts: str) -> None:
+    def start(self, *rollouts: str, pass_count: int = ENDLESS) -> None:
         """Ask for rollouts of services of their own."""
         for rollout in rollouts:
-            self._loop.start_policy(endless_policy(f"shop-{rollout}"), rollout, SOURCES)
+            self._loop.start_policy(synthetic_policy(f"shop-{rollout}", pass_count), rollout, SOURCES)
             self.rollouts.append(rollout)
 
     def partition(self, rollout: str) -> int:
@@ -96,7 +100,7 @@ class Feeder:
                 arm=arm,
                 start=end - 1.0,
                 end=end,
-                events=self.bad if arm is Arm.CANARY else 0.0,
+                events=self.bad[rollout] if arm is Arm.CANARY else 0.0,
                 exposure=200.0,
             )
             for rollout in members

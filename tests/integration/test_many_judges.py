@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -113,7 +114,7 @@ async def test_what_a_frozen_judge_writes_after_it_was_replaced_changes_nothing(
             lambda: any(each.endswith(still) for each in deposed()), "it writes as if nothing had been", 20.0
         )
         await until_spread(made, feeder, 2)
-        feeder.bad = 100.0  # the end of them all
+        feeder.bad = defaultdict(lambda: 100.0)  # the end of them all
         await until(
             lambda: all(made.phase(rollout) is Phase.ROLLED_BACK for rollout in ROLLOUTS),
             "all are rolled back",
