@@ -315,20 +315,18 @@ class Processes:
         self.config_path.write_text(yaml.safe_dump(settings))
         upgrade(str(settings["database"]))
 
-    async def start(self, *names: str, roles: str = "", program: Path | None = None) -> None:
-        """Start workers and wait until they work. A name is its roles, and a suffix after ``#``.
+    async def start(self, *names: str) -> None:
+        """Start workers and wait until they work. A name is its roles, and a suffix after ``#``."""
+        await asyncio.gather(*(self._start(name) for name in names))
 
-        ``program`` is run instead of ``sentra``: it takes the same arguments.
-        """
-        await asyncio.gather(*(self._start(name, program) for name in names))
-
-    async def _start(self, name: str, program: Path | None) -> None:
+    async def _start(self, name: str) -> None:
         ready = self.folder / f"{name}.ready"
         ready.unlink(missing_ok=True)
-        what = [str(program)] if program else ["-m", "sentra.cli.main"]
         options = ["--roles", name.partition("#")[0], "--config", self.config_path, "--ready-file", ready]
         log_path = self.folder / "logs" / f"{name}.log"
-        child = Child(f"worker {name}", [sys.executable, *what, "worker", *options], log_path=log_path)
+        child = Child(
+            f"worker {name}", [sys.executable, "-m", "sentra.cli.main", "worker", *options], log_path=log_path
+        )
         self.children[name] = child
         child.start()
 
@@ -360,15 +358,15 @@ async def processes(
     *names: str,
     partitions: int = 4,
     with_traffic: bool = True,
-    program: Path | None = None,
+    sources: dict[str, Any] | None = None,
 ) -> AsyncIterator[tuple[Loop, Processes]]:
-    """Workers in processes of their own, with or without a data plane."""
+    """Workers in processes of their own, with or without a data plane, then with ``sources`` of your own."""
     async with AsyncExitStack() as stack:
         plane, routes = await stack.enter_async_context(traffic(folder)) if with_traffic else (None, None)
-        apart = Processes(folder, partitions=partitions, sources=plane.sources if plane else None)
+        apart = Processes(folder, partitions=partitions, sources=plane.sources if plane else sources)
         stack.push_async_callback(apart.stop)
         await apart.start_broker()
-        await apart.start(*names, program=program)
+        await apart.start(*names)
         loop = Loop(apart.config_path, plane, routes)
         stack.push_async_callback(loop.aclose)
         await stack.enter_async_context(loop.log)
