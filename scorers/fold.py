@@ -7,14 +7,14 @@ inputs of stored evaluations again gives the same evaluations, bit for bit.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
 
 from domain.decision import ActionOutcome, Answer, CommandKind, DecisionKind
 from domain.errors import IllegalTransition, PolicyError, RecordError
-from domain.policy import Gate, JudgeName, Policy, check
+from domain.policy import JudgeName, Policy, check
 from domain.records import (
     ActionInput,
     ClockInput,
@@ -28,7 +28,6 @@ from domain.records import (
 )
 from domain.rollout import (
     GateState,
-    JudgingContext,
     Phase,
     RolloutFold,
     RolloutState,
@@ -42,10 +41,12 @@ from scorers.events import OF_COMMAND, OF_OUTCOME, OF_VERDICT, Event, Happening,
 from scorers.gate_row import GateRow
 from scorers.judge import judge_named
 from scorers.quantile import estimate
-from scorers.window import Key, index, see
+from scorers.window import index, see
 
 STATE_EVERY = 20
 """Every so many inputs an evaluation carries the whole state, so that nothing is folded from the start."""
+AGE_TICKS = 2
+"""A gate's numbers may be as old as its source's class may take, and this many ticks."""
 TIMED_ROWS = frozenset(
     {"starting", "shifting", "paused_fail", "paused_data", "paused_person", "finalising", "rolling_back"}
 )
@@ -128,10 +129,13 @@ def _rows(before: RolloutFold, tick: TickInput) -> list[GateRow]:
     inputs = index(tick.signals)
     policy = before.context.policy
     since = window_since(before.state, tick.start)
+    lateness = [(source.channel, source.freshness.lateness_s) for source in before.context.sources]
     rows = []
     for position, (gate, state) in enumerate(zip(policy.gates, before.gates, strict=True)):
-        per_request = gate.kind.per_request and bool(policy.telemetry.metrics)
-        max_age_s = _max_age_s(before.context, gate)
+        kind = gate.kind
+        per_request = kind.per_request and bool(policy.telemetry.metrics)
+        of_source = [seconds for channel, seconds in lateness if channel is kind.channel]
+        max_age_s = max(of_source or [before.context.lateness_s]) + AGE_TICKS * policy.interval_s
         newest = see(gate, inputs, tick.end, per_request=per_request, max_age_s=max_age_s)
         rows.append(
             GateRow(
@@ -147,13 +151,6 @@ def _rows(before: RolloutFold, tick: TickInput) -> list[GateRow]:
             )
         )
     return rows
-
-
-def _max_age_s(context: JudgingContext, gate: Gate) -> float:
-    """How old a gate's numbers may be: what its source's class may take, and two ticks."""
-    channel = gate.kind.channel
-    lateness = [source.freshness.lateness_s for source in context.sources if source.channel is channel]
-    return max(lateness or [context.lateness_s]) + 2 * context.policy.interval_s
 
 
 def _quantile(quantile: float | None, canary: SignalInput | None) -> float | None:
@@ -188,7 +185,7 @@ def _fold_tick(before: RolloutFold, tick: TickInput, answers: _Answers) -> Folde
 def _facts(before: RolloutFold, tick: TickInput, scores: tuple[Score, ...], verdict: Verdict) -> TickFacts:
     to_blame = [score for score in scores if score.verdict is verdict]
     failing = [score for score in scores if score.verdict in (Verdict.FAIL, Verdict.SEVERE)]
-    canary_n, stable_n = _traffic(index(tick.signals), before.context.policy)
+    canary_n, stable_n = _traffic(tick.signals, before.context.policy)
     return TickFacts(
         start=tick.start,
         end=tick.end,
@@ -202,13 +199,12 @@ def _facts(before: RolloutFold, tick: TickInput, scores: tuple[Score, ...], verd
     )
 
 
-def _traffic(inputs: Mapping[Key, SignalInput], policy: Policy) -> tuple[float | None, float | None]:
+def _traffic(signals: Sequence[SignalInput], policy: Policy) -> tuple[float | None, float | None]:
     """Measured exposure of both arms, from the first gate's signal that has it."""
     for gate in policy.gates:
-        canary = inputs.get((gate.signal, Arm.CANARY))
-        if canary is not None and gate.kind.channel is Channel.METRICS:
-            stable = inputs.get((gate.signal, Arm.STABLE))
-            return canary.exposure, stable.exposure if stable else None
+        of_gate = {each.arm.value: each.exposure for each in signals if each.signal == gate.signal}
+        if Arm.CANARY.value in of_gate and gate.kind.channel is Channel.METRICS:
+            return of_gate[Arm.CANARY.value], of_gate.get(Arm.STABLE.value)
     return None, None
 
 
