@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
@@ -63,6 +64,10 @@ def demo(
             show_json(summary)
         else:
             show(console, summary)
+            if keep:
+                console.print(
+                    f"[dim]kept in[/]             .sentra/demo/{summary.rollout_id}, .sentra/archive"
+                )
         worst = worst if summary.is_as_expected else Exit.UNEXPECTED
     if not as_json:
         _what_next(chosen)
@@ -119,7 +124,9 @@ async def _watched(given: Play, began: float, quiet: bool) -> Summary:
     with Live(console=console, refresh_per_second=8, transient=True) as live:
 
         def watch(story: Story, policy: Policy) -> None:
-            live.update(render(story, policy, title, SystemClock().now(), began))
+            picture = render(story, policy, title, SystemClock().now(), began)
+            # On the line below, the terminal's ^C does not wrap, and the picture can be wiped to its top.
+            live.update(Group(picture, ""))
 
         return await play(given, watch, began)
 
