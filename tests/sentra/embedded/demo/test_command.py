@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import psutil
+import psutil  # type: ignore[import-untyped]  # it brings no types
 import pytest
 
 from domain.rollout import Phase
@@ -94,7 +94,7 @@ class Demo:
             code=self._process.wait(),
             out=(self.folder / "out").read_text(),
             err=self.err(),
-            left=[str(child) for child in self._children if child.is_running()],
+            left=[str(child) for child in self._children if _runs(child)],
         )
 
     def kill(self) -> None:
@@ -102,6 +102,13 @@ class Demo:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 Start = Callable[..., Demo]
