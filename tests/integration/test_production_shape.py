@@ -54,7 +54,7 @@ async def test_a_good_rollout_is_promoted_and_a_bad_one_rolled_back_on_productio
         }
         apart = OnServers(tmp_path, settings)
         stack.push_async_callback(apart.stop)
-        await create_topics(kafka)  # in production they are somebody else's code, and workers only check them
+        await create_topics(kafka)  # in production somebody else does; workers only check
         await apart.start(*ROLES)
         loop = Loop(apart.config_path, plane, routes)
         stack.push_async_callback(loop.aclose)
