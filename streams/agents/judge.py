@@ -218,6 +218,8 @@ class _Owned:
 
     def outputs(self, batch: Batch, now: float) -> list[list[Outgoing]]:
         """Everything that follows from a batch: first the write-ahead frames, then the rest."""
+        for rollout_id, exc in batch.broken:
+            log.error("rollout %s cannot be folded", rollout_id, exc_info=exc)
         if not batch.folded and not batch.lost:
             return []
         ahead = publish.write_ahead(self.own, batch.folded, self.folds.resume(), now)

@@ -49,7 +49,9 @@ class Batch:
     strangers: list[str] = field(default_factory=list)
     """Rollouts that this partition should know and does not."""
     lost: list[tuple[RolloutFold, Incident]] = field(default_factory=list)
-    """Sources that fell silent, once per onset and rollout."""
+    """Incidents that no fold made: sources that fell silent, defects of ours; once per onset and rollout."""
+    broken: list[tuple[str, Exception]] = field(default_factory=list)
+    """Rollouts that could not be folded, and why: a defect of ours. They keep their state, all else goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class Partition:
         self._silent: frozenset[str] = frozenset()
         self._unsettled: dict[str, deque[tuple[int, float]]] = {}
         self._next: dict[str, int] = {}
+        self._defective: set[str] = set()
 
     # --- what comes in
 
@@ -131,16 +134,20 @@ class Partition:
         self._unheard[record.report.source] = 0
         batch = Batch(strangers=self._strangers(record.report.rollouts))
         closed = self._assembler.add(record.report, samples, self.now)
-        batch.folded += self._ticks(closed)
+        self._ticks(closed, batch)
         return batch
 
     def clock(self, now: float) -> Batch:
         """Time passes: silence becomes ticks without data, and timers run out."""
         self._advance(now)
         batch = Batch(lost=self._note_silence())
-        batch.folded += self._ticks(self._assembler.clock(self.now, self._silent))
+        self._ticks(self._assembler.clock(self.now, self._silent), batch)
         for known in list(self.folds.values()):
-            folded = fold_clock(known, self.now)
+            try:
+                folded = fold_clock(known, self.now)
+            except Exception as exc:
+                self._note_defect(known, exc, batch)
+                continue
             if folded is not None:
                 batch.folded.append(self._keep(folded))
         return batch
@@ -221,14 +228,30 @@ class Partition:
         self.folds.pop(rollout_id, None)
         self._assembler.forget(rollout_id)
 
-    def _ticks(self, closed: Sequence[tuple[str, TickInput]]) -> list[Folded]:
+    def _ticks(self, closed: Sequence[tuple[str, TickInput]], batch: Batch) -> None:
         """Fold closed ticks: the first of every rollout together, then the second of those that have one …"""
-        folded: list[Folded] = []
         for layer in _layers(closed):
             known = [(self.folds[each], tick) for each, tick in layer if each in self.folds]
-            results = fold_ticks([before for before, _ in known], [tick for _, tick in known])
-            folded += [self._keep(result) for result in results]
-        return folded
+            batch.folded += [self._keep(result) for result in self._together(known, batch)]
+
+    def _together(self, known: Sequence[tuple[RolloutFold, TickInput]], batch: Batch) -> list[Folded]:
+        """Fold side by side, or one by one when that fails: a defect in one must not stop the others."""
+        try:
+            return fold_ticks([before for before, _ in known], [tick for _, tick in known])
+        except Exception as exc:
+            if len(known) == 1:
+                self._note_defect(known[0][0], exc, batch)
+                return []
+        return [folded for each in known for folded in self._together([each], batch)]
+
+    def _note_defect(self, fold_: RolloutFold, exc: Exception, batch: Batch) -> None:
+        """Say that a rollout cannot be folded; people are told once."""
+        rollout_id = fold_.spec.rollout_id
+        batch.broken.append((rollout_id, exc))
+        if rollout_id not in self._defective:
+            self._defective.add(rollout_id)
+            detail = f"cannot be judged, a defect of Sentra: {type(exc).__name__}: {exc}"
+            batch.lost.append((fold_, self._incident(fold_, IncidentKind.DEAD_LETTER, detail)))
 
     def _strangers(self, rollouts: Iterable[str]) -> list[str]:
         """Rollouts nobody here knows, once they have been strange for longer than the grace."""
@@ -261,12 +284,15 @@ class Partition:
         ]
 
     def _lost(self, fold_: RolloutFold, source: str) -> Incident:
+        return self._incident(fold_, IncidentKind.LOST_SOURCE, f"nothing heard from the source {source}")
+
+    def _incident(self, fold_: RolloutFold, kind: IncidentKind, detail: str) -> Incident:
         return Incident(
             rollout_id=fold_.spec.rollout_id,
-            kind=IncidentKind.LOST_SOURCE,
+            kind=kind,
             at=self.now,
             step_index=fold_.state.step_index,
-            detail=f"nothing heard from the source {source}",
+            detail=detail,
             seq=fold_.state.seq,
         )
 

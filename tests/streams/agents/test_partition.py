@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from msgspec.structs import replace
 
-from domain.decision import ActionOutcome, CommandKind
+from domain.decision import ActionOutcome, CommandKind, IncidentKind
 from domain.errors import RecordError
 from domain.records import ActionRecord, RestartInput
 from domain.rollout import Phase, RolloutSpec
@@ -166,3 +166,18 @@ def test_the_resume_offsets_stay_at_a_frame_whose_tick_is_still_open() -> None:
     see(partition, ["r-2"], T0 + 2)
     partition.note_input("metrics", 2, T0 + 2)
     assert partition.resume()["metrics"] == 3
+
+
+def test_a_rollout_that_cannot_be_folded_does_not_stop_the_others() -> None:
+    partition = started(spec("r-1"), spec("r-2"), spec("r-3"))
+    # A defect of ours: state and policy that do not fit together.
+    partition.folds["r-2"] = replace(partition.folds["r-2"], gates=())
+    batch = see(partition, ["r-1", "r-2", "r-3"], T0 + 1)
+    assert [each.evaluation.rollout_id for each in batch.folded] == ["r-1", "r-3"]
+    assert [rollout_id for rollout_id, _ in batch.broken] == ["r-2"]
+    told = [(fold.spec.rollout_id, noticed.kind) for fold, noticed in batch.lost]
+    assert told == [("r-2", IncidentKind.DEAD_LETTER)]
+
+    again = see(partition, ["r-1", "r-2", "r-3"], T0 + 2)
+    assert [each.evaluation.rollout_id for each in again.folded] == ["r-1", "r-3"]
+    assert again.lost == [], "people are told once"
