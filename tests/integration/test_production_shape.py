@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from domain.rollout import Phase
-from sentra.embedded.demo.behaviour import Fault
+from sentra.embedded.demo.behaviour import HEALTHY, Fault
 from store.database import upgrade
 from store.live import LiveState
 from streams.topics import create_topics
@@ -32,7 +32,7 @@ class OnServers(Processes):
 
 @pytest.mark.server
 @pytest.mark.slow
-async def test_a_good_rollout_is_promoted_and_a_bad_one_rolled_back_on_production_servers(
+async def test_a_bad_rollout_is_rolled_back_and_a_good_one_promoted_on_production_servers(
     tmp_path: Path,
 ) -> None:
     async with AsyncExitStack() as stack:
@@ -60,8 +60,14 @@ async def test_a_good_rollout_is_promoted_and_a_bad_one_rolled_back_on_productio
         stack.push_async_callback(loop.aclose)
         await stack.enter_async_context(loop.log)
 
-        good = loop.start()
-        assert await loop.until_phase(good, Phase.PROMOTED) is Phase.PROMOTED
+        await plane.canary.inject(Fault(error_ratio=0.2))
+        bad = loop.start("bad")
+        await loop.until_phase(bad, Phase.ROLLED_BACK)
+        await loop.assert_replays(bad)
+
+        await plane.canary.inject(HEALTHY)
+        good = loop.start("good")
+        await loop.until_phase(good, Phase.PROMOTED)
         await loop.assert_replays(good)
         loop.assert_nothing_lost_or_twice(good)
 
@@ -70,8 +76,3 @@ async def test_a_good_rollout_is_promoted_and_a_bad_one_rolled_back_on_productio
         shown = await live.get(good)
         assert shown is not None
         assert shown.phase is Phase.PROMOTED
-
-        await plane.canary.inject(Fault(error_ratio=0.2))
-        bad = loop.start("bad")
-        assert await loop.until_phase(bad, Phase.ROLLED_BACK) is Phase.ROLLED_BACK
-        await loop.assert_replays(bad)
