@@ -132,7 +132,7 @@ class Stage:
 
     async def ticks(self, count: int) -> list[float]:
         """Wait for ``count`` whole ticks; their ends. Returns half a tick after the last."""
-        first = tick_floor(_clock.now() + INTERVAL_S / 2, INTERVAL_S) + INTERVAL_S
+        first = tick_floor(_clock.now(), INTERVAL_S) + INTERVAL_S
         ends = [first + INTERVAL_S * number for number in range(count)]
         while (left := ends[-1] + INTERVAL_S / 2 - _clock.now()) > 0:
             self._check()
@@ -148,6 +148,7 @@ class Stage:
         ends = await self.ticks(count)
         after, seconds = self.usage(), _clock.now() - began
         self.run.order(self.rollouts)
+        await self._until_judged(ends[-1])
         return Stretch(
             rollouts=self.rollouts,
             ticks=count,
@@ -158,6 +159,11 @@ class Stage:
             first_ms=percentile(self.watch.tick_ms(ends[:1]), 1.0),
             last_ms=percentile(self.watch.tick_ms(ends[-1:]), 1.0),
         )
+
+    async def _until_judged(self, end: float) -> None:
+        """Give a worker that is behind until the next tick's frames are due and half a tick more."""
+        while self.watch.judged(end) < self.rollouts and _clock.now() < end + 1.5 * INTERVAL_S:
+            await asyncio.sleep(0.05)
 
     async def measure_naive(self, count: int) -> tuple[Usage, int]:
         """What ``count`` ticks cost the naive worker, and how many verdicts it published meanwhile."""
