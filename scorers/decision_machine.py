@@ -31,8 +31,8 @@ The rules
 4.  A pass counts only on a tick at most two intervals behind the clock; INCONCLUSIVE and FAIL clear the
     counter; NO_DATA freezes it for two ticks and then clears it; so does a gap of more than two ticks.
     ``pass_count`` passes and ``min_step_time`` lead to the next step.
-5.  Only a pause by FAIL times out into a roll-back. Pauses by FAIL, NO_DATA or shared trouble resume by
-    themselves after ``pass_count`` passes.
+5.  Only a pause by FAIL times out into a roll-back, at the first tick after its time that does not pass.
+    Pauses by FAIL, NO_DATA or shared trouble resume by themselves after ``pass_count`` passes.
 6.  At ``max_step_time`` the policy's ``on_inconclusive`` decides, at the next tick that does not pass.
 7.  The warm-up ends by time; a tick that starts at most 50 ms before its end is past it.
 8.  Timers run on folded time, so they replay, and stand still while Sentra is down.

@@ -24,9 +24,15 @@ def analysing_pass(draft: Draft) -> None:
     if draft.state.promote_asked:
         draft.finish_step(Cause.OPERATOR, "promoted by an operator", override=True)
     elif draft.is_enough and is_due and draft.is_fresh:
-        draft.finish_step(Cause.PASSED, f"all required gates passed {draft.state.passes} ticks in a row")
+        draft.finish_step(Cause.PASSED, f"all required gates passed {_ticks(draft)}")
     else:
         overtime(draft)  # it is passing: no time limit of the step ends that, only ticks that do not pass
+
+
+def _ticks(draft: Draft) -> str:
+    """How often it passed, in words."""
+    passes = draft.state.passes
+    return "a tick" if passes == 1 else f"{passes} ticks in a row"
 
 
 def analysing_inconclusive(draft: Draft) -> None:
@@ -41,7 +47,7 @@ def analysing_no_data(draft: Draft) -> None:
     rule = draft.policy.on_no_data
     silent_s = draft.since(draft.state.no_data_since)
     if silent_s >= rule.hold_s:
-        reason = f"no data for {duration_text(silent_s)}: {draft.tick.reason}"
+        reason = f"no data for {duration_text(round(silent_s))}: {draft.tick.reason}"
         if rule.then is OnFail.ROLL_BACK:
             draft.go_down(Cause.NO_DATA, reason)
         else:
@@ -122,7 +128,7 @@ def paused_fail_pass(draft: Draft) -> None:
 
 
 def _passing_again(draft: Draft) -> None:
-    reason = f"passed {draft.state.passes} ticks in a row again"
+    reason = f"passed {_ticks(draft)} again"
     others = tuple(
         cause
         for cause in draft.state.pause_causes
@@ -144,9 +150,9 @@ def paused_fail_other(draft: Draft) -> None:
 
 
 def fail_timer(draft: Draft) -> None:
-    """Rule 5: what failed and did not recover goes down."""
+    """Rule 5: what failed and did not recover goes down; a streak of passes is waited for."""
     lasted = draft.since(draft.state.failing_since)
-    if lasted >= draft.policy.pause_timeout_s:
+    if lasted >= draft.policy.pause_timeout_s and draft.state.verdict is not Verdict.PASS:
         reason = f"failing and not recovered for {duration_text(draft.policy.pause_timeout_s)}: "
         draft.go_down(Cause.PAUSE_TIMEOUT, reason + draft.state.reason)
     else:
@@ -157,7 +163,7 @@ def paused_data_pass(draft: Draft) -> None:
     draft.count_pass()
     recovers = PauseCause.INCONCLUSIVE not in draft.state.pause_causes and draft.policy.auto_resume
     if draft.is_enough and draft.is_fresh and recovers:
-        draft.resume(Cause.RECOVERED, f"passed {draft.state.passes} ticks in a row again")
+        draft.resume(Cause.RECOVERED, f"passed {_ticks(draft)} again")
     else:
         pause_alert(draft)
 

@@ -976,6 +976,17 @@ def test_a_passing_step_is_not_ended_by_its_time_limit() -> None:
     assert rollout.state.phase is Phase.ANALYSING
 
 
+def test_a_recovering_rollout_is_not_rolled_back_in_the_middle_of_its_passes() -> None:
+    rollout = paused_fail(pass_count=3, pause_timeout_s=10.0)
+    rollout.wait(9.0)
+    rollout.tick(PASS)
+    rollout.wait(5.0)
+    rollout.tick(PASS)
+    assert rollout.state.phase is Phase.PAUSED
+    rollout.tick(FAIL)
+    assert rollout.state.phase is Phase.ROLLING_BACK
+
+
 def test_drift_on_the_way_down_is_brought_down_too() -> None:
     rollout = rolling_back()
     conclusion = rollout.drift(4000)

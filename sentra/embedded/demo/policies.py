@@ -32,7 +32,7 @@ window: 5s
 pass_count: 3
 min_step_time: 5s
 max_step_time: 30s
-pause_timeout: 12s
+pause_timeout: 8s
 keep_stable_for: 5s
 min_samples: 30
 min_events: 3

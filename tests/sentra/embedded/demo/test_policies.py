@@ -79,9 +79,10 @@ def test_real_pace_takes_longer_and_judges_by_the_same_limits() -> None:
 
 def test_a_failing_canary_has_time_to_recover_at_quick_pace() -> None:
     policy = parse_policy(policy_text(Pace.QUICK, Strategy.CANARY, TARGET))
-    # The bad tick leaves the window, one tick comes late, then passes resume.
-    recovery_s = policy.window_s + (1 + policy.pass_count) * policy.interval_s
-    assert recovery_s < policy.pause_timeout_s
+    # The bad tick leaves the window, one tick comes late, and the first pass comes before the time-out, which
+    # then waits for the passes that resume it.
+    first_pass_s = policy.window_s + 2 * policy.interval_s
+    assert first_pass_s < policy.pause_timeout_s
 
 
 def test_a_judge_asked_for_by_name_replaces_the_policys() -> None:
