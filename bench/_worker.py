@@ -20,7 +20,8 @@ from aiokafka import AIOKafkaConsumer
 from bench import _naive
 from bench._run import Run, read_run
 from domain.clock import SystemClock
-from sentra.roles import Epochs, Memory, Role
+from sentra.role import Role
+from sentra.roles import Epochs, Memory
 from sentra.roles import run as run_roles
 from store.database import open_engine
 from store.journal import Journal

@@ -14,7 +14,6 @@ import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, aclosing
-from enum import StrEnum
 
 from sqlalchemy import Engine
 
@@ -24,6 +23,7 @@ from domain.records import Evaluation, RestartInput, RolloutRecord, SampleFrame
 from domain.rollout import RolloutFold
 from domain.signal import Channel
 from sentra.config import Settings
+from sentra.role import Role
 from store.database import check_current, open_engine
 from store.journal import Journal
 from store.leases import Leases
@@ -49,17 +49,6 @@ from streams.topics import LOGS, METRICS, ROLLOUTS, TRACES, create_topics, parti
 log = logging.getLogger(__name__)
 
 
-class Role(StrEnum):
-    """One job of a worker process."""
-
-    JUDGE = "judge"
-    ACTUATE = "actuate"
-    RECORD = "record"
-    POLL = "poll"
-    RELAY = "relay"
-
-
-ALL_ROLES = tuple(Role)
 _TOPIC_OF = {Channel.METRICS: METRICS.name, Channel.LOGS: LOGS.name, Channel.TRACES: TRACES.name}
 
 

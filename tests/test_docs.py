@@ -13,7 +13,7 @@ from sentra.cli import docs
 from sentra.cli.exits import Exit
 from sentra.config import Settings
 from sentra.embedded.demo.scenarios import SCENARIOS
-from sentra.roles import ALL_ROLES
+from sentra.role import ALL_ROLES
 from streams.topics import TOPICS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()

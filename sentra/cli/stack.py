@@ -12,11 +12,11 @@ from typing import Annotated
 import typer
 
 from domain.errors import ConfigError
-from sentra import roles
 from sentra.cli.connect import ConfigOption
 from sentra.cli.output import console
 from sentra.config import load
 from sentra.embedded.stack import Stack
+from sentra.role import ALL_ROLES, Role
 
 
 def up(
@@ -55,7 +55,7 @@ async def _up(sources: dict[str, object], state: Path) -> None:
 def worker(
     role: Annotated[
         str, typer.Option("--roles", help="judge, actuate, record, poll, relay; separated by commas")
-    ] = ",".join(roles.ALL_ROLES),
+    ] = ",".join(ALL_ROLES),
     config: ConfigOption = None,
     ready_file: Annotated[
         Path | None, typer.Option(help="gets this process's id once everything works")
@@ -76,15 +76,17 @@ def worker(
 
     # Faust tells workers of one machine apart by this port, which it never opens.
     port = web_port or 10_000 + os.getpid() % 50_000
+    from sentra import roles  # Faust and its clients take a second to load; only a worker needs them
+
     asyncio.run(roles.run(load(config), chosen, ready=ready, web_port=port))
 
 
-def _roles(text: str) -> list[roles.Role]:
+def _roles(text: str) -> list[Role]:
     chosen = []
     for name in text.split(","):
         try:
-            chosen.append(roles.Role(name.strip()))
+            chosen.append(Role(name.strip()))
         except ValueError:
-            known = ", ".join(roles.ALL_ROLES)
+            known = ", ".join(ALL_ROLES)
             raise ConfigError(f"unknown role {name!r}; known are {known}") from None
     return chosen

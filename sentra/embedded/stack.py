@@ -26,7 +26,7 @@ from sentra.embedded.ports import free_ports
 from sentra.embedded.processes import Child, birth_mark
 from sentra.embedded.redis import RedisServer
 from sentra.embedded.running import Running, announce, lock, withdraw
-from sentra.roles import ALL_ROLES, Role
+from sentra.role import ALL_ROLES, Role
 from store.database import check_writable, upgrade
 
 log = logging.getLogger(__name__)
