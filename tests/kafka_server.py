@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaError
 
 from sentra.embedded.ports import HOST, free_ports
@@ -92,10 +92,10 @@ async def _answers(port: int) -> bool:
     # Look before knocking: the Kafka client logs an error for each refused connection.
     if not await port_answers(HOST, port):
         return False
-    client = AIOKafkaAdminClient(bootstrap_servers=f"{HOST}:{port}")
+    client = AIOKafkaClient(bootstrap_servers=f"{HOST}:{port}")
     try:
-        await client.start()
-        return bool((await client.describe_cluster())["brokers"])
+        await client.bootstrap()
+        return bool(client.cluster.brokers())
     except KafkaError:
         return False
     finally:

@@ -36,7 +36,7 @@ from store.repository import Repository
 from streams.agent import Agent
 from streams.agents.judge import JudgeAgent
 from streams.app import Worker
-from streams.bus import BrokerUnavailable, Incoming, Outgoing
+from streams.bus import Incoming, Outgoing
 from streams.codec import decode, encode
 from streams.consume import KafkaBus, committed_offsets, ends, follow, read_to_barrier
 from streams.settings import StreamSettings
@@ -142,11 +142,6 @@ async def test_a_compacted_topic_is_read_with_its_tombstones(kafka: StreamSettin
     assert [record.value for record in found] == [b"1", b"2", b""]
 
 
-@pytest.mark.xfail(
-    raises=BrokerUnavailable,
-    strict=True,
-    reason="the reader looks partitions up in metadata that it has not asked Apache Kafka for",
-)
 async def test_a_follower_finds_the_partitions_of_its_topics(kafka: StreamSettings) -> None:
     async with (
         KafkaBus(kafka) as bus,
