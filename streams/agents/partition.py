@@ -51,7 +51,7 @@ class Batch:
     lost: list[tuple[RolloutFold, Incident]] = field(default_factory=list)
     """Incidents that no fold made: sources that fell silent, defects of ours; once per onset and rollout."""
     broken: list[tuple[str, Exception]] = field(default_factory=list)
-    """Rollouts that could not be folded, and why: a defect of ours. They keep their state, all else goes on."""
+    """Rollouts that could not be folded, and why: a defect of ours. They keep their state."""
 
 
 @dataclass(frozen=True, slots=True)
