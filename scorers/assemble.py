@@ -2,8 +2,9 @@
 
 A tick closes when every source it waits for has reported past its end, or when the watermark (the newest
 report of any awaited source) has passed its end by the allowed lateness, or when the clock record says that
-the sources it still waits for are silent. What arrives for a closed tick is late: counted and dropped. What
-arrives twice is dropped too, and counted when it differs.
+the sources it still waits for are silent. In a backlog an old tick waits for every source whose part is
+still being read. What arrives for a closed tick is late: counted and dropped. What arrives twice is dropped
+too, and counted when it differs.
 
 ::
 
@@ -27,6 +28,9 @@ from domain.signal import Arm, Sample, signal_kind
 SKEW_S = 5.0
 """Reports that end further ahead of the clock than this come from a broken clock."""
 
+CATCH_UP_S = 5.0
+"""A tick that ended longer ago than this comes from a backlog."""
+
 Row = tuple[str, Arm, float]
 """Identity of an input within a rollout: signal, arm, tick end. The source follows from the signal."""
 
@@ -45,6 +49,8 @@ class _Waiting:
     inputs: dict[Row, SignalInput] = field(default_factory=dict)
     problems: dict[float, dict[str, str]] = field(default_factory=dict)
     reported: dict[str, float] = field(default_factory=dict)
+    heard_at: dict[str, float] = field(default_factory=dict)
+    """When each source was last heard of, by the folded clock."""
     ends: set[float] = field(default_factory=set)
     """Tick ends that some source has reported on."""
     taken: dict[tuple[str, Arm], float] = field(default_factory=dict)
@@ -108,7 +114,7 @@ class Assembler:
         for rollout_id in report.rollouts:
             waiting = self._rollouts.get(rollout_id)
             if waiting is not None:
-                self._note(waiting, report)
+                self._note(waiting, report, now)
                 closed += _close(rollout_id, waiting, now, silent=())
         return closed
 
@@ -140,7 +146,10 @@ class Assembler:
         else:
             self.dropped["duplicate" if known == kept else "conflict"] += 1
 
-    def _note(self, waiting: _Waiting, report: Report) -> None:
+    def _note(self, waiting: _Waiting, report: Report, now: float) -> None:
+        for name in waiting.awaited:
+            waiting.heard_at.setdefault(name, now)
+        waiting.heard_at[report.source] = now
         if report.end <= waiting.closed_end:
             return
         waiting.reported[report.source] = max(report.end, waiting.reported.get(report.source, 0.0))
@@ -178,7 +187,25 @@ def _close(
             waiting.ends.add(last)
         complete = last
     due = sorted(end for end in waiting.ends if waiting.closed_end < end <= max(complete, watermark))
-    return [(rollout_id, _tick(waiting, end, now)) for end in due]
+    return [
+        (rollout_id, _tick(waiting, end, now))
+        for end in due
+        if end <= complete or not _is_catching_up(waiting, end, now, silent)
+    ]
+
+
+def _is_catching_up(waiting: _Waiting, end: float, now: float, silent: Collection[str]) -> bool:
+    """Whether an old tick should wait for sources whose part of a backlog is still being read.
+
+    The watermark tells nothing then: topics are read at different speeds, and all of it lies in the past.
+    """
+    if now - end <= CATCH_UP_S:
+        return False
+    return any(
+        waiting.reported.get(name, 0.0) < end and now - waiting.heard_at.get(name, now) <= waiting.lateness_s
+        for name in waiting.awaited
+        if name not in silent
+    )
 
 
 def _tick_before(moment: float, interval_s: float) -> float:

@@ -226,6 +226,9 @@ class _Parts:
                     log.warning("%s: %s", record.address, exc)
 
     async def _relay(self) -> None:
+        again = await asyncio.to_thread(self.outbox.follow_log, self.broker_epoch)
+        if again:
+            log.info("publishing %d commands again: their log is gone", again)
         while True:
             try:
                 published = await relay_once(self.outbox, self.bus, self.clock.now())

@@ -15,9 +15,11 @@ from sqlalchemy import Connection, Engine, insert, select, update
 from domain.clock import utc_text
 from domain.records import Command
 from store.database import reading, writing
-from store.models import OutboxRow
+from store.models import CommandRow, Meta, OutboxRow
 
 COMMANDS_TOPIC = "sentra.commands.v1"
+LOG_FACT = "outbox/broker_epoch"
+"""The log that promises were last published to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +74,25 @@ def promise(connection: Connection, promises: Sequence[Promise]) -> None:
     connection.execute(insert(OutboxRow), rows)
 
 
+def promise_again(connection: Connection) -> int:
+    """Promise once more every command that was published and that nobody has answered; how many.
+
+    For a log that is lost: what was published to it and not folded exists nowhere else.
+    """
+    unanswered = set(connection.scalars(select(CommandRow.command_id).where(CommandRow.accepted.is_(None))))
+    published = select(OutboxRow.id, OutboxRow.headers).where(
+        OutboxRow.topic == COMMANDS_TOPIC, OutboxRow.published_at.is_not(None)
+    )
+    lost = [
+        row.id
+        for row in connection.execute(published.order_by(OutboxRow.id))
+        if msgspec.json.decode(row.headers).get("ce_id") in unanswered
+    ]
+    if lost:
+        connection.execute(update(OutboxRow).where(OutboxRow.id.in_(lost)).values(published_at=None))
+    return len(lost)
+
+
 class Outbox:
     """What the relay sees. All methods raise :class:`StoreUnavailable` when the database cannot be asked."""
 
@@ -93,6 +114,20 @@ class Outbox:
                 )
                 for row in connection.execute(query)
             ]
+
+    def follow_log(self, broker_epoch: str) -> int:
+        """Note which log commands are published to. On another one than before, what only the old one may
+        have had is promised again; how many commands that was. Commands have ids: folding one twice is once.
+        """
+        with writing(self._engine) as connection:
+            known = connection.scalar(select(Meta.value).where(Meta.key == LOG_FACT))
+            if known == broker_epoch:
+                return 0
+            if known is None:
+                connection.execute(insert(Meta).values(key=LOG_FACT, value=broker_epoch))
+                return 0
+            connection.execute(update(Meta).where(Meta.key == LOG_FACT).values(value=broker_epoch))
+            return promise_again(connection)
 
     def mark_published(self, ids: Sequence[int], *, at: float) -> None:
         """Note that the log has acknowledged these."""

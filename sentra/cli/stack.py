@@ -36,20 +36,28 @@ def up(
 
 
 async def _up(sources: dict[str, object], state: Path) -> None:
-    stop = asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None, "runs in a task"
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with Stack(state, sources=sources) as stack:
-        console.print(f"[green]ready[/] in {stack.ready_s:.1f} s · state in {stack.state_dir}")
-        console.print(f"  broker   {stack.broker.bootstrap} (Tansu, in memory)")
-        console.print(f"  redis    {stack.redis.url}{'' if stack.redis.is_real else ' (stand-in)'}")
-        console.print(f"  store    {stack.settings.database_url}")
-        console.print(f"  sources  {', '.join(sources) or 'none yet: name them in sentra.yaml'}")
-        console.print("next: [bold]sentra rollout start --help[/] · Ctrl-C stops everything")
-        watching = asyncio.create_task(stack.supervise())
-        await stop.wait()
-        watching.cancel()
-        console.print("stopping")
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    try:
+        async with Stack(state, sources=sources) as stack:
+            _say_ready(stack, sources)
+            try:
+                await stack.supervise()
+            finally:
+                console.print("stopping")
+    except asyncio.CancelledError:
+        return  # asked to stop, and everything has
+
+
+def _say_ready(stack: Stack, sources: dict[str, object]) -> None:
+    console.print(f"[green]ready[/] in {stack.ready_s:.1f} s · state in {stack.state_dir}")
+    console.print(f"  broker   {stack.broker.bootstrap} (Tansu, in memory)")
+    console.print(f"  redis    {stack.redis.url}{'' if stack.redis.is_real else ' (stand-in)'}")
+    console.print(f"  store    {stack.settings.database_url}")
+    console.print(f"  sources  {', '.join(sources) or 'none yet: name them in sentra.yaml'}")
+    console.print("next: [bold]sentra rollout start --help[/] · Ctrl-C stops everything")
 
 
 def worker(

@@ -220,11 +220,11 @@ class _Owned:
         """Everything that follows from a batch: first the write-ahead frames, then the rest."""
         for rollout_id, exc in batch.broken:
             log.error("rollout %s cannot be folded", rollout_id, exc_info=exc)
-        if not batch.folded and not batch.lost:
+        if not batch.folded and not batch.incidents:
             return []
         ahead = publish.write_ahead(self.own, batch.folded, self.folds.resume(), now)
         after = [result for folded in batch.folded for result in self._follows(folded)]
-        after += [publish.incident(self.own, fold, noticed) for fold, noticed in batch.lost]
+        after += [publish.incident(self.own, fold, noticed) for fold, noticed in batch.incidents]
         return [ahead, after] if batch.folded else [after]
 
     def _follows(self, folded: Folded) -> list[Outgoing]:

@@ -48,7 +48,7 @@ class Batch:
     folded: list[Folded] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     """Rollouts that this partition should know and does not."""
-    lost: list[tuple[RolloutFold, Incident]] = field(default_factory=list)
+    incidents: list[tuple[RolloutFold, Incident]] = field(default_factory=list)
     """Incidents that no fold made: sources that fell silent, defects of ours; once per onset and rollout."""
     broken: list[tuple[str, Exception]] = field(default_factory=list)
     """Rollouts that could not be folded, and why: a defect of ours. They keep their state."""
@@ -140,7 +140,7 @@ class Partition:
     def clock(self, now: float) -> Batch:
         """Time passes: silence becomes ticks without data, and timers run out."""
         self._advance(now)
-        batch = Batch(lost=self._note_silence())
+        batch = Batch(incidents=self._note_silence())
         self._ticks(self._assembler.clock(self.now, self._silent), batch)
         for known in list(self.folds.values()):
             try:
@@ -251,7 +251,7 @@ class Partition:
         if rollout_id not in self._defective:
             self._defective.add(rollout_id)
             detail = f"cannot be judged, a defect of Sentra: {type(exc).__name__}: {exc}"
-            batch.lost.append((fold_, self._incident(fold_, IncidentKind.DEAD_LETTER, detail)))
+            batch.incidents.append((fold_, self._incident(fold_, IncidentKind.DEAD_LETTER, detail)))
 
     def _strangers(self, rollouts: Iterable[str]) -> list[str]:
         """Rollouts nobody here knows, once they have been strange for longer than the grace."""

@@ -44,7 +44,6 @@ async def test_a_rollout_survives_the_loss_of_the_whole_log(
     assert made.settings.broker_epoch == stack.broker.cluster_id
 
 
-@pytest.mark.xfail(strict=True, reason="the relay does not publish again what only the lost log had")
 async def test_a_start_that_only_the_lost_log_had_is_published_again(tmp_path: Path) -> None:
     async with (
         processes(tmp_path, "relay", with_traffic=False) as (made, _),

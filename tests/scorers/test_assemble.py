@@ -67,6 +67,25 @@ def test_a_tick_waits_no_longer_than_its_lateness() -> None:
     assert (closed.end, closed.silent) == (ENDS[0], ("loki",))
 
 
+def test_old_ticks_of_a_backlog_wait_for_every_source_that_is_still_being_read() -> None:
+    # now      ──────────────────────────── an hour later ─┬─▶
+    # metrics  ┬ ┬ ┬ ┬                                     all read first
+    # logs     ┬ ┬ ┬ ┬                                     then these
+    joined, later = assembler(METRICS, LOGS), T0 + 3600.0
+    assert [closed for end in ENDS for closed in metrics(joined, end, later)] == []
+    closed = [closed for end in ENDS for closed in logs(joined, end, later + 0.2)]
+    assert [each.end for each in closed] == ENDS
+    assert all(len(each.signals) == 4 for each in closed)
+    assert joined.dropped["late"] == 0
+
+
+def test_a_backlog_does_not_wait_for_a_source_that_says_nothing() -> None:
+    joined, later = assembler(METRICS, LOGS), T0 + 3600.0
+    metrics(joined, ENDS[0], later)
+    closed = metrics(joined, ENDS[1], later + 1.5)
+    assert [each.end for each in closed] == [ENDS[0]]
+
+
 def test_a_silent_source_leaves_the_wait_by_the_clock() -> None:
     joined = assembler(METRICS, LOGS)
     metrics(joined, ENDS[0])

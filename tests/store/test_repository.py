@@ -411,6 +411,20 @@ def test_promises_are_kept_once_marked(engine: Engine) -> None:
     assert [each.key for each in outbox.pending(1)] == ["r0"]
 
 
+def test_what_only_a_lost_log_had_is_promised_again(engine: Engine) -> None:
+    repository, outbox = Repository(engine), Outbox(engine)
+    assert outbox.follow_log("log-1") == 0
+    begin(repository, "folded", "s1")
+    begin(repository, "lost", "s2")
+    outbox.mark_published([each.id for each in outbox.pending()], at=T0)
+    answer = Answer(command_id="start-folded", accepted=True, reason="starting")
+    repository.append([evaluation(1, rollout_id="folded", answer=answer)])
+    assert outbox.follow_log("log-1") == 0
+    assert outbox.pending() == []
+    assert outbox.follow_log("log-2") == 1
+    assert [each.key for each in outbox.pending()] == ["lost"]
+
+
 # --- many writers
 
 

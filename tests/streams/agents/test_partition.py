@@ -175,9 +175,9 @@ def test_a_rollout_that_cannot_be_folded_does_not_stop_the_others() -> None:
     batch = see(partition, ["r-1", "r-2", "r-3"], T0 + 1)
     assert [each.evaluation.rollout_id for each in batch.folded] == ["r-1", "r-3"]
     assert [rollout_id for rollout_id, _ in batch.broken] == ["r-2"]
-    told = [(fold.spec.rollout_id, noticed.kind) for fold, noticed in batch.lost]
+    told = [(fold.spec.rollout_id, noticed.kind) for fold, noticed in batch.incidents]
     assert told == [("r-2", IncidentKind.DEAD_LETTER)]
 
     again = see(partition, ["r-1", "r-2", "r-3"], T0 + 2)
     assert [each.evaluation.rollout_id for each in again.folded] == ["r-1", "r-3"]
-    assert again.lost == [], "people are told once"
+    assert again.incidents == [], "people are told once"
