@@ -52,7 +52,7 @@ from streams.topics import (
     create_topics,
 )
 from tests.kafka_server import running_kafka
-from tests.streams.agents import Notes, numbers, until
+from tests.streams.simple_agents import Notes, numbers, until
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

@@ -22,7 +22,7 @@ from streams.consume import KafkaBus, committed_offsets, read_to_barrier
 from streams.settings import StreamSettings
 from streams.topics import CLOCK, COMMANDS, DEADLETTER, SCORES, create_topics
 from tests.servers import running_broker
-from tests.streams.agents import Notes, Picky, numbers, until
+from tests.streams.simple_agents import Notes, Picky, numbers, until
 
 pytestmark = pytest.mark.server
 
@@ -224,7 +224,7 @@ async def answers_of(settings: StreamSettings) -> set[int]:
 
 async def everything_answered(settings: StreamSettings, count: int, within_s: float) -> None:
     async with asyncio.timeout(within_s):
-        while await answers_of(settings) != set(range(count)):  # noqa: ASYNC110 - another process answers
+        while await answers_of(settings) != set(range(count)):
             await asyncio.sleep(0.5)
 
 

@@ -15,7 +15,7 @@ from streams.consume import KafkaBus, read_range, read_to_barrier
 from streams.runner import Runner
 from streams.settings import StreamSettings
 from streams.topics import CLOCK, COMMANDS, DEADLETTER, ROLLOUTS, SCORES, create_topics
-from tests.streams.agents import Notes, Picky, numbers, until
+from tests.streams.simple_agents import Notes, Picky, numbers, until
 
 pytestmark = pytest.mark.server
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from streams.app import Worker
 from streams.settings import StreamSettings
-from tests.streams.agents import Notes
+from tests.streams.simple_agents import Notes
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ class Picky(Notes):
 async def until(condition: Callable[[], bool], *, within_s: float = 30.0) -> None:
     """Wait until ``condition`` holds."""
     async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - conditions are plain values, there is no event to wait for
+        while not condition():
             await asyncio.sleep(0.02)
 
 
