@@ -68,7 +68,7 @@ class SampleFrame(msgspec.Struct, frozen=True, kw_only=True):
     published_at: float = 0.0
 
 
-class SignalInput(msgspec.Struct, frozen=True, array_like=True):
+class SignalInput(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What one arm did in one tick, as the judge saw it. Meanings as in :class:`domain.signal.Sample`."""
 
     signal: str

@@ -138,7 +138,7 @@ def signal_kind(name: str) -> SignalKind:
     raise ValueError(f"unknown signal {name!r}; known are {', '.join(SIGNALS)}, and {CUSTOM_PREFIX}NAME")
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class Sample(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What one source counted for one signal and arm of one rollout in ``[start, end)``.
 
     ``end - start`` is a whole number of ticks; more than one when readings were missed (``Quality.SPANS``).

@@ -53,7 +53,7 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tier: str = ""
 
 
-class Score(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Score(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A gate's answer for one tick.
 
     ``*_point`` are shares in the sliding window (bad events / exposure), ``None`` without exposure; for a
