@@ -203,13 +203,17 @@ def _is_outdated(draft: Draft) -> bool:
 
 
 def _with_possible(draft: Draft) -> Answer | None:
-    if draft.answer is None:
+    answer, command = draft.answer, draft.happening.command
+    if answer is None or command is None:
         return None
-    return replace(draft.answer, possible=possible_commands(draft.state, draft.context))
+    possible = possible_commands(draft.state, draft.context)
+    if not answer.accepted:
+        possible = tuple(each for each in possible if each != command.kind.value)
+    return replace(answer, possible=possible)
 
 
 def _end_warm_up(draft: Draft) -> None:
-    """Rule 7. A rollout promoted by an operator goes from its warm-up to the bake without further passes."""
+    """Rule 7: time ends the warm-up, and the tick that comes then counts."""
     if draft.state.phase is not Phase.WARMING or draft.tick.start < draft.state.warm_at - WARMUP_SLACK_S:
         return
     draft.set(phase=Phase.ANALYSING)
