@@ -118,16 +118,20 @@ class Assembler:
                 closed += _close(rollout_id, waiting, now, silent=())
         return closed
 
-    def clock(self, now: float, silent: Collection[str]) -> list[tuple[str, TickInput]]:
+    def clock(
+        self, now: float, silent: Collection[str], *, interval_s: float | None = None
+    ) -> list[tuple[str, TickInput]]:
         """Take a clock record: ticks no longer wait for ``silent`` sources.
 
+        ``interval_s`` restricts that to rollouts with ticks of this length: what is silence differs by it.
         A rollout all of whose sources are silent gets one empty tick per clock record: silence is an event.
         """
         closed: list[tuple[str, TickInput]] = []
         if not silent:
             return closed
         for rollout_id, waiting in self._rollouts.items():
-            if any(name in silent for name in waiting.awaited):
+            is_meant = interval_s is None or waiting.interval_s == interval_s
+            if is_meant and any(name in silent for name in waiting.awaited):
                 closed += _close(rollout_id, waiting, now, silent=silent)
         return closed
 

@@ -22,9 +22,10 @@ from domain.rollout import RolloutFold
 from scorers.fold import Folded
 from streams.agent import Handled, Place
 from streams.agents import publish
-from streams.agents.partition import CLOCK_S, Batch, Partition
+from streams.agents.partition import Batch, Partition
 from streams.agents.publish import Ownership
 from streams.agents.recovery import Memory, Recovered, from_database, from_log
+from streams.agents.silence import CLOCK_S
 from streams.bus import Bus, Incoming, Outgoing
 from streams.codec import decode, unpack_samples
 from streams.deadletter import dead_letters

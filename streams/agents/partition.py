@@ -30,13 +30,10 @@ from domain.signal import Sample
 from domain.verdict import Score
 from scorers.assemble import Assembler
 from scorers.fold import Folded, begin, fold, fold_clock, fold_ticks, is_over
+from streams.agents.silence import Silence
 
 GRACE_S = 30.0
 """Frames for a rollout that has just ended, or not yet begun here, are ignored for this long."""
-CLOCK_S = 1.0
-"""How often the owner of a partition writes a clock record."""
-SILENT_INTERVALS = 3
-"""A source unheard of for this many intervals is silent: ticks no longer wait for it."""
 GONE_AFTER_S = 3600.0
 """An ended rollout's checkpoint is deleted from the log after this long; the database has it by then."""
 
@@ -73,8 +70,7 @@ class Partition:
         self._assembler = Assembler()
         self._ended: dict[str, _Ended] = {}
         self._strange_since: dict[str, float] = {}
-        self._unheard: dict[str, int] = {}
-        self._silent: frozenset[str] = frozenset()
+        self._silence = Silence()
         self._unsettled: dict[str, deque[tuple[int, float]]] = {}
         self._next: dict[str, int] = {}
         self._defective: set[str] = set()
@@ -131,7 +127,7 @@ class Partition:
     def frame(self, record: SampleFrame, samples: Sequence[Sample], now: float) -> Batch:
         """Fold the ticks that a poll closes."""
         self._advance(now)
-        self._unheard[record.report.source] = 0
+        self._silence.heard(record.report.source)
         batch = Batch(strangers=self._strangers(record.report.rollouts))
         closed = self._assembler.add(record.report, samples, self.now)
         self._ticks(closed, batch)
@@ -141,7 +137,9 @@ class Partition:
         """Time passes: silence becomes ticks without data, and timers run out."""
         self._advance(now)
         batch = Batch(incidents=self._note_silence())
-        self._ticks(self._assembler.clock(self.now, self._silent), batch)
+        for interval_s in sorted(self._intervals()):
+            silent = self._silence.at(interval_s)
+            self._ticks(self._assembler.clock(self.now, silent, interval_s=interval_s), batch)
         for known in list(self.folds.values()):
             try:
                 folded = fold_clock(known, self.now)
@@ -167,7 +165,8 @@ class Partition:
 
     @property
     def silent(self) -> frozenset[str]:
-        return self._silent
+        """Sources that are silent for some rollout."""
+        return frozenset().union(*map(self._silence.at, self._intervals()))
 
     def dropped(self) -> dict[str, int]:
         """Samples dropped since the assignment, by why."""
@@ -267,20 +266,19 @@ class Partition:
                 strange.append(rollout_id)
         return strange
 
+    def _intervals(self) -> set[float]:
+        return {fold_.context.policy.interval_s for fold_ in self.folds.values()}
+
     def _note_silence(self) -> list[tuple[RolloutFold, Incident]]:
-        """Count clock records without a word from each source; a machine that slept counts as one."""
-        longest = max((fold_.context.policy.interval_s for fold_ in self.folds.values()), default=0.0)
-        awaited = self._assembler.sources()
-        self._unheard = {name: self._unheard.get(name, 0) + 1 for name in awaited}
-        silent = frozenset(
-            name for name, records in self._unheard.items() if records * CLOCK_S > SILENT_INTERVALS * longest
-        )
-        fell_silent, self._silent = silent - self._silent, silent
+        """Count one clock record; an incident for every rollout that a source has just fallen silent for."""
+        before = {interval_s: self._silence.at(interval_s) for interval_s in self._intervals()}
+        self._silence.pass_clock(self._assembler.sources())
+        fell_silent = {each: self._silence.at(each) - known for each, known in before.items()}
         return [
             (fold_, self._lost(fold_, source.name))
             for fold_ in self.folds.values()
             for source in fold_.spec.sources
-            if source.name in fell_silent
+            if source.name in fell_silent[fold_.context.policy.interval_s]
         ]
 
     def _lost(self, fold_: RolloutFold, source: str) -> Incident:
