@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from domain.policy_text import GATE_KEYS, POLICY_KEYS, parse_policy
 from domain.signal import SIGNALS
 from sentra.cli import docs
 from sentra.cli.exits import Exit
+from sentra.cli.main import invoke
 from sentra.config import Settings
 from sentra.embedded.demo.scenarios import SCENARIOS
 from sentra.role import ALL_ROLES
@@ -58,3 +60,16 @@ def test_the_policy_of_the_readme_is_valid() -> None:
     policies = [block for block in blocks if block.startswith("service:")]
     assert len(policies) == 1
     assert parse_policy(policies[0]).weights_bp == (500, 2_000, 4_000, 7_000, 10_000)
+
+
+def test_the_compose_file_asks_for_commands_that_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (Path(__file__).parent.parent / "docker-compose.yml").read_text()
+    services = yaml.safe_load(text)["services"]
+    commands = [each["command"] for each in services.values() if each.get("build") and "command" in each]
+    assert len(commands) >= 6
+    for command in commands:
+        words = [word for word in command if not word.startswith("-")][: 2 if command[0] == "db" else 1]
+        assert invoke([*words, "--help"]) == Exit.OK
+        offered = capsys.readouterr().out
+        for option in (word for word in command if word.startswith("--")):
+            assert option in offered, (words, option)
