@@ -11,7 +11,7 @@ COPY streams streams
 COPY dashboard dashboard
 COPY sentra sentra
 RUN pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS:+[${EXTRAS}]}" \
- && useradd --create-home sentra
+ && useradd --create-home sentra && install -d -o sentra /srv/sentra
 USER sentra
-WORKDIR /home/sentra
+WORKDIR /srv/sentra
 ENTRYPOINT ["sentra"]
