@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 
-from domain.clock import tick_floor
 from domain.errors import ConfigError
 from domain.policy import Policy, Strategy
 from domain.rollout import Phase
@@ -46,12 +45,11 @@ async def silent(stage: Stage) -> None:
 
 
 async def flaky(stage: Stage) -> None:
-    """One bad tick, late enough in the step that the window around it is not small."""
-    await stage.until_passes(step=1, passes=2)
+    """One bad tick, the third of the step: its window is no longer small, and the step not yet done."""
+    await stage.until_passes(step=1, passes=1)
+    await stage.until_next_tick()
     await stage.canary_does(Fault(error_ratio=0.10, evenly=True))
-    interval = stage.policy.interval_s
-    now = stage.clock.now()
-    await stage.pause(tick_floor(now, interval) + interval - now)
+    await stage.until_next_tick()
     await stage.canary_does(HEALTHY)
 
 

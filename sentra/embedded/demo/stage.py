@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from random import Random
 
-from domain.clock import Clock
+from domain.clock import Clock, tick_floor
 from domain.policy import Policy
 from sentra.embedded.demo.behaviour import HEALTHY, Fault
 from sentra.embedded.demo.plane import CANARY, DataPlane
@@ -33,6 +33,11 @@ class Stage:
     async def pause(self, seconds: float) -> None:
         """Wait."""
         await asyncio.sleep(seconds)
+
+    async def until_next_tick(self) -> None:
+        """Wait for the end of the tick that is under way."""
+        interval_s, now = self.policy.interval_s, self.clock.now()
+        await self.pause(tick_floor(now, interval_s) + interval_s - now)
 
     async def until_in_force(self, step: int) -> None:
         """Wait until a step's weight (0 is the first step) is in force."""
