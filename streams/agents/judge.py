@@ -38,8 +38,9 @@ SLEPT_S = 5.0
 FLOOR_EVERY_S = 60.0
 """How often the owner marks the end of the evaluations topic: checkpoints say where to go on from."""
 
-SAY_AGAIN_S = 10.0
-"""How old the public state may get without news: what it waits for, and its scores, go on changing."""
+SAY_AGAIN_S = 30.0
+"""How old the public state may get without news: what it waits for, and its scores, go on changing. Saying it
+at every tick would cost as much as judging."""
 
 _TELEMETRY = frozenset({METRICS.name, LOGS.name, TRACES.name})
 
