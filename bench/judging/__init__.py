@@ -1,0 +1,1 @@
+"""Decision quality: simulated and real rollouts, the peers' rules, and the leaderboard that compares them."""
