@@ -133,6 +133,14 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     interval_s: float = 5.0
     window_s: float = 60.0
     pass_count: int = 3
+    fail_count: int = 3
+    """Ticks in a row with the window over its limit that fail a gate by its point value (judge: evidence)."""
+    alpha: float = 0.01
+    """Chance of rolling back a healthy rollout that judge: evidence may take, per rollout."""
+    beta: float = 0.05
+    """Chance of passing a canary that breaks its limit that judge: evidence may take, per step and gate."""
+    min_ratio: float = 1.25
+    """A regression smaller than this, canary over stable, is no reason to roll back (judge: evidence)."""
     min_step_time_s: float = 60.0
     max_step_time_s: float = 900.0
     max_rollout_time_s: float = 86_400.0
@@ -187,9 +195,8 @@ def check_rules(policy: Policy) -> None:
     _check_names(policy)
     _check_weights(policy)
     _check_times(policy)
+    _check_promises(policy)
     _check_gates(policy)
-    if policy.judge is JudgeName.EVIDENCE:
-        raise Broken(("judge",), "judge: evidence is not available in this release; use judge: threshold")
 
 
 def _check_names(policy: Policy) -> None:
@@ -232,6 +239,8 @@ def _check_times(policy: Policy) -> None:
         raise Broken(("interval",), f"interval must be 1..60 whole seconds, got {duration_text(interval)}")
     if policy.pass_count < 1:
         raise Broken(("pass_count",), f"pass_count must be at least 1, got {policy.pass_count}")
+    if policy.fail_count < 1:
+        raise Broken(("fail_count",), f"fail_count must be at least 1, got {policy.fail_count}")
     if policy.verify_timeout_s <= 0:
         raise Broken(("verify_timeout",), "verify_timeout must be longer than 0s")
     if policy.max_step_time_s < policy.min_step_time_s:
@@ -247,6 +256,15 @@ def _check_times(policy: Policy) -> None:
             f"max_step_time ({duration_text(policy.max_step_time_s)}) is too short to warm up and pass "
             f"{policy.pass_count} times ({duration_text(needed)})",
         )
+
+
+def _check_promises(policy: Policy) -> None:
+    for key, most in (("alpha", 0.2), ("beta", 0.5)):
+        value = getattr(policy, key)
+        if not 1e-6 <= value <= most:
+            raise Broken((key,), f"{key} must lie in 0.0001 %..{most * 100:g} %, got {value * 100:g} %")
+    if not 1.0 <= policy.min_ratio <= 100.0:
+        raise Broken(("min_ratio",), f"min_ratio must lie in 1..100, got {policy.min_ratio:g}")
 
 
 def _check_gates(policy: Policy) -> None:

@@ -163,6 +163,21 @@ def _count(value: Any) -> int:
     return value
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"expected a number, got {value!r}")
+    return float(value)
+
+
+def _chance(value: Any) -> float:
+    """A probability: ``1%`` or ``0.01``."""
+    found = _LIMIT.fullmatch(str(value).strip()) if isinstance(value, str | int | float) else None
+    if found is None or found["sign"] or found["unit"] not in (None, "%") or isinstance(value, bool):
+        raise ValueError(f"expected a chance such as 1%, got {value!r}")
+    number = float(found["number"])
+    return round(number / 100, 12) if found["unit"] else number
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError(f"expected true or false, got {value!r}")
@@ -257,6 +272,10 @@ _POLICY_KEYS: dict[str, tuple[str, Parse]] = {
     "interval": ("interval_s", _duration),
     "window": ("window_s", _duration),
     "pass_count": ("pass_count", _count),
+    "fail_count": ("fail_count", _count),
+    "alpha": ("alpha", _chance),
+    "beta": ("beta", _chance),
+    "min_ratio": ("min_ratio", _number),
     "min_step_time": ("min_step_time_s", _duration),
     "max_step_time": ("max_step_time_s", _duration),
     "max_rollout_time": ("max_rollout_time_s", _duration),

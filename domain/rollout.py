@@ -15,6 +15,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
+from domain.calibration import Calibration
 from domain.decision import ActionOutcome, Cause, Decision
 from domain.errors import ConfigError
 from domain.labels import Labels
@@ -86,6 +87,8 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float = 0.0
     created_by: str = ""
     retry_of: str = ""
+    calibration: Calibration | None = None
+    """What was known of the service when it was started."""
 
     @property
     def target_key(self) -> str:
@@ -126,7 +129,8 @@ class JudgingContext(msgspec.Struct, frozen=True, kw_only=True):
     kernel_version: str = KERNEL_VERSION
     changes: int = 0
     """How often the gates were changed in flight; the k-th change spends α/2ᵏ."""
-    calibration: dict[str, float] = {}
+    calibration: Calibration | None = None
+    """What was known of the service at the start; ``None`` is nothing (tier R0)."""
     lateness_s: float = Freshness.REALTIME.lateness_s
     """How long a tick waits after its end for the sources it waits for; follows from ``sources``."""
     digest: str = ""
@@ -141,7 +145,7 @@ class JudgingContext(msgspec.Struct, frozen=True, kw_only=True):
 
 def context_of(spec: RolloutSpec) -> JudgingContext:
     """The context a rollout starts with."""
-    return _sealed(JudgingContext(policy=spec.policy, sources=spec.sources))
+    return _sealed(JudgingContext(policy=spec.policy, sources=spec.sources, calibration=spec.calibration))
 
 
 def with_gates(context: JudgingContext, gates: tuple[Gate, ...]) -> JudgingContext:
@@ -265,7 +269,8 @@ class GateState(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a judge remembers of one gate: its window, and a fixed number of floats for running statistics."""
 
     window: tuple[WindowTick, ...] = ()
-    memory: tuple[float, ...] = ()
+    memory: bytes = b""
+    """Those floats as little-endian doubles; their order is the judge's own."""
 
 
 class RolloutFold(msgspec.Struct, frozen=True, kw_only=True):

@@ -38,18 +38,34 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts, key=lambda verdict: verdict.gravity, default=Verdict.NO_DATA)
 
 
-class Evidence(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a sequential test adds to a score. Natural logarithms, rounded to 1e-9 nats."""
+class Evidence(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
+    """What the sequential tests add to a score. Evidence is in nats (natural logarithms of e-values), rounded
+    to 1e-9; an e-value of 100 would be seen by chance once in a hundred healthy rollouts, however often one
+    looks."""
 
     log_e_fail: float = 0.0
+    """Against "the canary is as good as stable", at this tick."""
+    log_e_rollout: float = 0.0
+    """The same for all gates of the rollout together; what :attr:`threshold` is for."""
     log_e_pass: float = 0.0
+    """Against "the canary breaks the limit", in this step."""
     log_e_slo: float = 0.0
+    """Against "the canary keeps the limit", over the whole rollout."""
     threshold: float = 0.0
+    """``log_e_rollout`` from which the rollout is severe."""
     margin: float = 1.0
+    """How many times stable's rate counted as healthy in this tick."""
+    claim: float = 1.0
+    """What passing proves in this step: less than this many times the limit."""
     ratio: float | None = None
+    """Canary's rate over stable's in this step; ``None`` without events on stable."""
     ratio_low: float | None = None
     ratio_high: float | None = None
+    """95 % bounds of the ratio that hold however often one looks; ``None``: no bound on that side."""
     anytime_p: float = 1.0
+    """Chance that a healthy rollout's gate ever shows this much: 1 / (largest e-value so far)."""
+    damaged: float = 0.0
+    """Share of the step's ticks that brought no whole numbers for both arms."""
     tier: str = ""
 
 

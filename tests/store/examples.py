@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
 from domain.decision import (
@@ -125,7 +126,7 @@ def evaluation(
 
 def fold(of: RolloutSpec, seq: int) -> RolloutFold:
     state = RolloutState(rollout_id=of.rollout_id, seq=seq, phase=Phase.ANALYSING, now=T0 + seq)
-    return RolloutFold(spec=of, context=context_of(of), state=state, gates=(GateState(memory=(0.1 + 0.2,)),))
+    return RolloutFold(spec=of, context=context_of(of), state=state, gates=(GateState(memory=struct.pack("<d", 0.1 + 0.2)),))
 
 
 def started(of: RolloutSpec, seq: int = 1) -> Evaluation:
