@@ -17,6 +17,9 @@ DISPERSION_BINS = (1, 2, 4, 8, 16, 32, 64, 128)
 UNLEARNT_MARGIN = 5.0
 """Warm-up margin where none was learnt: a fresh version may show five times the events of a warm one."""
 
+WARMUP_BLOCK_S = 10.0
+"""Seconds after a weight change that share one learnt warm-up margin; a cold start fades within a few."""
+
 
 class Tier(Enum):
     """What is known of a service when a rollout starts."""
@@ -54,8 +57,10 @@ class Law(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Correlation time of the log ratio in seconds; ``None`` is for ever: an effect of the version itself."""
     dispersion: tuple[float, ...] = (1.0,) * (len(DISPERSION_BINS) + 1)
     """Variance of the split relative to independent requests, by :data:`DISPERSION_BINS`; at least 1."""
-    warmup_margin: tuple[float, float] = (UNLEARNT_MARGIN, UNLEARNT_MARGIN)
-    """How many times stable's rate a healthy version may show while it warms up: first step, later steps."""
+    warmup_margin: tuple[tuple[float, ...], tuple[float, ...]] = ((UNLEARNT_MARGIN,), (UNLEARNT_MARGIN,))
+    """How many times stable's rate a healthy version may show while it warms up, by block of
+    :data:`WARMUP_BLOCK_S` since the weight change: in the first step, in later steps. The last block's
+    holds until the warm-up is over. Neither is empty."""
     has_learnt_warmup: bool = False
     """Whether the margins above were learnt; only then do they say something about the early ticks."""
 
