@@ -42,7 +42,8 @@ class SampleFrame(msgspec.Struct, frozen=True, kw_only=True):
     """One poll's samples for many rollouts of one partition, in columns. Bytes are little-endian arrays.
 
     ``rollout``, ``signal`` index into ``report.rollouts`` and ``signals``; ``arm`` is 0 for stable and 1 for
-    canary. Row i has ``widths[i]`` bucket edges, concatenated in ``edges`` and ``counts``.
+    canary. Row i has ``widths[i]`` bucket edges, concatenated in ``edges`` and ``counts``. ``replica`` (u4)
+    indexes into ``replicas``, where "" is the whole arm; both are empty when no row names a replica.
     """
 
     schema: int = SCHEMA
@@ -66,10 +67,17 @@ class SampleFrame(msgspec.Struct, frozen=True, kw_only=True):
     """When this poller started; a new one begins its counters afresh."""
     frame_seq: int = 0
     published_at: float = 0.0
+    replicas: tuple[str, ...] = ()
+    replica: bytes = b""
 
 
 class SignalInput(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """What one arm did in one tick, as the judge saw it. Meanings as in :class:`domain.signal.Sample`."""
+    """What one arm did in one tick, as the judge saw it. Meanings as in :class:`domain.signal.Sample`.
+
+    ``half_events``, ``half_exposure`` and ``half_counts`` (at the same ``edges``) are the part of the first
+    half of the arm's replicas; the rest of the arm is its second half. A ``half_exposure`` of -1 says that
+    the arm is not split, and then the other two mean nothing.
+    """
 
     signal: str
     arm: Arm
@@ -80,6 +88,9 @@ class SignalInput(msgspec.Struct, frozen=True, gc=False, array_like=True):
     counts: tuple[float, ...] = ()
     age_s: float = 0.0
     quality: int = 0
+    half_events: float = -1.0
+    half_exposure: float = -1.0
+    half_counts: tuple[float, ...] = ()
 
 
 class TickInput(msgspec.Struct, frozen=True, kw_only=True, tag="tick", omit_defaults=True):

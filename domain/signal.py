@@ -34,6 +34,8 @@ class Shape(Enum):
     """``events`` bad ones among ``exposure``."""
     HISTOGRAM = "histogram"
     """``exposure`` observations, with cumulative counts at bucket edges."""
+    COUNT = "count"
+    """``events`` per unit of ``exposure``; one unit may bring several."""
 
 
 class Freshness(Enum):
@@ -67,6 +69,8 @@ class Quality(IntFlag):
     """The increment covers more than one tick, because readings were missed."""
     INEXACT = 16
     """The source extrapolates; counts are not integers of something that happened."""
+    ASSUMED = 32
+    """The exposure was not measured but follows from the nominal weight; no evidence may come of it."""
 
 
 class SignalKind(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,10 +125,11 @@ SIGNALS: dict[str, SignalKind] = {
 """The signals every source may offer, by name."""
 
 CUSTOM_PREFIX = "custom:"
+COUNT_PREFIX = "count:"
 
 
 def signal_kind(name: str) -> SignalKind:
-    """The kind of a signal, custom ones (``custom:refund_failures``) included; ``ValueError`` if unknown."""
+    """The kind of a signal, the user's own (``custom:``, ``count:``) included; ``ValueError`` if unknown."""
     if name in SIGNALS:
         return SIGNALS[name]
     if name.startswith(CUSTOM_PREFIX) and len(name) > len(CUSTOM_PREFIX):
@@ -135,7 +140,18 @@ def signal_kind(name: str) -> SignalKind:
             unit="events / exposure",
             meaning="a ratio of two counters the user named",
         )
-    raise ValueError(f"unknown signal {name!r}; known are {', '.join(SIGNALS)}, and {CUSTOM_PREFIX}NAME")
+    if name.startswith(COUNT_PREFIX) and len(name) > len(COUNT_PREFIX):
+        return SignalKind(
+            name=name,
+            channel=Channel.METRICS,
+            shape=Shape.COUNT,
+            unit="events per unit of exposure",
+            meaning="a counter the user named, per request or per second of a replica",
+        )
+    known = ", ".join(SIGNALS)
+    raise ValueError(
+        f"unknown signal {name!r}; known are {known}, {CUSTOM_PREFIX}NAME and {COUNT_PREFIX}NAME"
+    )
 
 
 class Sample(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -145,6 +161,8 @@ class Sample(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ``edges`` ascend and ``counts[i]`` is the number of observations at or below ``edges[i]`` (cumulative, as
     Prometheus buckets are), so ``counts`` ascends too and ends at or below ``exposure``.
     ``age_s`` is how old the newest datum behind the numbers was when it was read.
+    ``replica`` names the replica of the arm (pod, instance) that the counts come from; "" is the whole arm. A
+    source gives either the whole arm or all the replicas it knows, each once, and a replica keeps its name.
     """
 
     rollout_id: str
@@ -158,3 +176,4 @@ class Sample(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     counts: tuple[float, ...] = ()
     age_s: float = 0.0
     quality: int = 0
+    replica: str = ""

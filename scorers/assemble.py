@@ -13,6 +13,7 @@ too, and counted when it differs.
     ticks            [────)[────)[────)
 
 Only sources of the freshest class are waited for; what slower ones brought meanwhile joins the next tick.
+Samples of an arm's replicas become one input of the arm when the tick closes, whatever order they came in.
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from domain.records import Report, SignalInput, TickInput
 from domain.rollout import JudgingContext
 from domain.signal import Arm, Sample, signal_kind
+from scorers.replicas import add_halves, arm_of, split_bit
 
 SKEW_S = 5.0
 """Reports that end further ahead of the clock than this come from a broken clock."""
@@ -31,8 +34,8 @@ SKEW_S = 5.0
 CATCH_UP_S = 5.0
 """A tick that ended longer ago than this comes from a backlog."""
 
-Row = tuple[str, Arm, float]
-"""Identity of an input within a rollout: signal, arm, tick end. The source follows from the signal."""
+Row = tuple[str, Arm, float, str]
+"""Identity of an input within a rollout: signal, arm, tick end, replica. The signal tells the source."""
 
 
 @dataclass(slots=True)
@@ -46,6 +49,8 @@ class _Waiting:
     slower: frozenset[str]
     """Signals whose source no tick waits for."""
     closed_end: float
+    dropped: Counter[str]
+    """The assembler's."""
     inputs: dict[Row, SignalInput] = field(default_factory=dict)
     problems: dict[float, dict[str, str]] = field(default_factory=dict)
     reported: dict[str, float] = field(default_factory=dict)
@@ -53,15 +58,23 @@ class _Waiting:
     """When each source was last heard of, by the folded clock."""
     ends: set[float] = field(default_factory=set)
     """Tick ends that some source has reported on."""
-    taken: dict[tuple[str, Arm], float] = field(default_factory=dict)
-    """By signal and arm of a slower source, up to where closed ticks contain it."""
+    taken: dict[tuple[str, Arm], dict[str, float]] = field(default_factory=dict)
+    """By signal and arm of a slower source, and by replica, up to where closed ticks contain it."""
     tracked_from: float = 0.0
+    bits: dict[Arm, int] = field(default_factory=dict)
+    """What splits the replicas of an arm in halves, once two were seen."""
 
-    def closed_for(self, signal: str, arm: Arm) -> float:
-        """Up to where an arm's samples are in closed ticks: slower sources trail behind the others."""
-        if signal in self.slower:
-            return self.taken.get((signal, arm), self.tracked_from)
-        return self.closed_end
+    def closed_for(self, signal: str, arm: Arm, replica: str) -> float:
+        """Up to where samples are in closed ticks: slower sources trail behind the others.
+
+        The whole arm contains its replicas, so each closes the ticks of the other.
+        """
+        if signal not in self.slower:
+            return self.closed_end
+        taken = self.taken.get((signal, arm), {})
+        if not replica:
+            return max(taken.values(), default=self.tracked_from)
+        return max(taken.get(replica, self.tracked_from), taken.get("", self.tracked_from))
 
 
 class Assembler:
@@ -84,6 +97,7 @@ class Assembler:
             awaited=tuple(source.name for source in awaited),
             slower=frozenset(name for name in signals if signal_kind(name).channel not in prompt),
             closed_end=closed_end,
+            dropped=self.dropped,
             tracked_from=closed_end,
         )
 
@@ -139,10 +153,10 @@ class Assembler:
         waiting = self._rollouts.get(sample.rollout_id)
         if waiting is None:
             return
-        if sample.end <= waiting.closed_for(sample.signal, sample.arm):
+        if sample.end <= waiting.closed_for(sample.signal, sample.arm, sample.replica):
             self.dropped["late"] += 1
             return
-        row = (sample.signal, sample.arm, sample.end)
+        row = (sample.signal, sample.arm, sample.end, sample.replica)
         kept = _input_of(sample)
         known = waiting.inputs.get(row)
         if known is None:
@@ -223,9 +237,11 @@ def _tick(waiting: _Waiting, end: float, now: float) -> TickInput:
     awaited source reported) are taken along: counts must not get lost.
     """
     rows = sorted((row for row in waiting.inputs if row[2] <= end), key=_row_order)
-    signals = _joined([waiting.inputs.pop(row) for row in rows])
-    # Rows are in order, so the newest end of each signal and arm is the last one written.
-    waiting.taken |= {(signal, arm): past for signal, arm, past in rows if signal in waiting.slower}
+    signals = _joined(_arms(waiting, rows))
+    # Rows are in order, so the newest end of each signal, arm and replica is the last one written.
+    for signal, arm, past, replica in rows:
+        if signal in waiting.slower:
+            waiting.taken.setdefault((signal, arm), {})[replica] = past
     problems: dict[str, str] = {}
     for past in sorted(moment for moment in waiting.problems if moment <= end):
         problems = waiting.problems.pop(past)
@@ -235,6 +251,36 @@ def _tick(waiting: _Waiting, end: float, now: float) -> TickInput:
     return TickInput(
         start=end - waiting.interval_s, end=end, now=now, signals=signals, silent=quiet, problems=problems
     )
+
+
+def _arms(waiting: _Waiting, rows: Sequence[Row]) -> list[SignalInput]:
+    """One input for each signal, arm and end of ``rows``, which are in order; replicas are added up.
+
+    Where the whole arm is there as well as replicas of it, the same things were counted twice: the whole
+    stands, because nothing is missing in it.
+    """
+    if not any(row[3] for row in rows):
+        return [waiting.inputs.pop(row) for row in rows]
+    _choose_bits(waiting, rows)
+    arms = []
+    for (_, arm, _), group in groupby(rows, key=lambda row: row[:3]):
+        parts = [(row[3], waiting.inputs.pop(row)) for row in group]
+        name, whole = parts[0]
+        if name == "":
+            waiting.dropped["conflict"] += len(parts) - 1
+            arms.append(whole)
+        else:
+            arms.append(arm_of(parts, waiting.bits.get(arm)))
+    return arms
+
+
+def _choose_bits(waiting: _Waiting, rows: Sequence[Row]) -> None:
+    """One bit an arm and not one a signal: the halves of all its signals are the same replicas."""
+    for arm in Arm:
+        if arm not in waiting.bits:
+            bit = split_bit({row[3] for row in rows if row[1] is arm and row[3]})
+            if bit is not None:
+                waiting.bits[arm] = bit
 
 
 def _joined(inputs: Sequence[SignalInput]) -> tuple[SignalInput, ...]:
@@ -263,8 +309,9 @@ def _sum_of(first: SignalInput, second: SignalInput) -> SignalInput:
         tuple(one + other for one, other in zip(first.counts, second.counts, strict=True)),
         second.age_s,
         first.quality | second.quality,
+        *add_halves(first, second),
     )
 
 
-def _row_order(row: Row) -> tuple[str, str, float]:
-    return row[0], row[1].value, row[2]
+def _row_order(row: Row) -> tuple[str, str, float, str]:
+    return row[0], row[1].value, row[2], row[3]

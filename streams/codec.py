@@ -168,6 +168,10 @@ _COLUMNS: dict[str, str] = {
 """One value a row."""
 _CELLS: dict[str, str] = {"edges": "<f8", "counts": "<f8"}
 """``widths[i]`` values for row i."""
+_REPLICA = {"replica": "<u4"}
+"""One value a row of a frame that names replicas, none in others."""
+
+_TYPES = _COLUMNS | _CELLS | _REPLICA
 
 _ARMS = (Arm.STABLE, Arm.CANARY)
 _ARM_INDEX = {arm: index for index, arm in enumerate(_ARMS)}
@@ -205,8 +209,9 @@ def pack_samples(
     }
     for name in ("start", "end", "events", "exposure", "age_s", "quality"):
         values[name] = [getattr(each, name) for each in samples]
+    replicas, values["replica"] = _replicas_of(samples)
     columns: dict[str, Any] = {
-        name: np.array(values[name], dtype=dtype).tobytes() for name, dtype in (_COLUMNS | _CELLS).items()
+        name: np.array(values[name], dtype=dtype).tobytes() for name, dtype in _TYPES.items()
     }
     frame = SampleFrame(
         channel=channel,
@@ -216,10 +221,20 @@ def pack_samples(
         source_epoch=source_epoch,
         frame_seq=frame_seq,
         published_at=published_at,
+        replicas=replicas,
         **columns,
     )
     _check(frame, _columns(frame))
     return frame
+
+
+def _replicas_of(samples: Sequence[Sample]) -> tuple[tuple[str, ...], list[int]]:
+    """The names of a frame's replicas and each row's index of its own; both empty when no row has one."""
+    names = [each.replica for each in samples]
+    known = {name: index for index, name in enumerate(dict.fromkeys(names))}
+    if not any(known):
+        return (), []
+    return tuple(known), [known[name] for name in names]
 
 
 def _refuse_strangers(samples: Sequence[Sample], rollouts: dict[str, int]) -> None:
@@ -241,9 +256,12 @@ def unpack_samples(frame: SampleFrame) -> list[Sample]:
     rollouts, signals = frame.report.rollouts, frame.signals
     rows = [columns[name].tolist() for name in _COLUMNS]
     edges, counts = columns["edges"].tolist(), columns["counts"].tolist()
+    replicas = _names(frame, columns)
     samples = []
     at = 0
-    for rollout, signal, arm, start, end, events, exposure, age_s, quality, width in zip(*rows, strict=True):
+    for rollout, signal, arm, start, end, events, exposure, age_s, quality, width, replica in zip(
+        *rows, replicas, strict=True
+    ):
         samples.append(
             Sample(
                 rollout_id=rollouts[rollout],
@@ -257,22 +275,30 @@ def unpack_samples(frame: SampleFrame) -> list[Sample]:
                 counts=tuple(counts[at : at + width]) if width else (),
                 age_s=age_s,
                 quality=quality,
+                replica=replica,
             )
         )
         at += width
     return samples
 
 
+def _names(frame: SampleFrame, columns: dict[str, Column]) -> list[str]:
+    """The replica of each row."""
+    if not frame.replicas:
+        return [""] * len(columns["rollout"])
+    return [frame.replicas[index] for index in columns["replica"].tolist()]
+
+
 def _columns(frame: SampleFrame) -> dict[str, Column]:
     """The columns as arrays over the frame's own bytes, of equal lengths."""
     columns: dict[str, Column] = {}
-    for name, dtype in (_COLUMNS | _CELLS).items():
+    for name, dtype in _TYPES.items():
         data: bytes = getattr(frame, name)
         size = np.dtype(dtype).itemsize
         if len(data) % size:
             raise RecordError(f"column {name} has {len(data)} bytes, not a multiple of {size}")
         columns[name] = np.frombuffer(data, dtype=dtype)
-    lengths = {name: len(columns[name]) for name in _COLUMNS}
+    lengths = {name: len(columns[name]) for name in (*_COLUMNS, *(_REPLICA if frame.replicas else ()))}
     if len(set(lengths.values())) > 1:
         raise RecordError(f"columns have different lengths: {lengths}")
     cells = int(columns["widths"].sum())
@@ -305,6 +331,8 @@ def _check_indices(frame: SampleFrame, columns: dict[str, Column]) -> None:
     _require(columns["rollout"] < known, f"rollout index must lie below {known}")
     _require(columns["signal"] < signals, f"signal index must lie below {signals}")
     _require(columns["arm"] < len(_ARMS), "arm must be 0 (stable) or 1 (canary)")
+    named = len(frame.replicas)
+    _require(columns["replica"] < named, f"replica index must lie below {named}")
 
 
 def _check_times(frame: SampleFrame, columns: dict[str, Column]) -> None:

@@ -89,4 +89,5 @@ def _by_rollout(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
 
 
 def _size(samples: Sequence[Sample]) -> int:
-    return _ROLLOUT_BYTES + sum(_ROW_BYTES + _EDGE_BYTES * len(each.edges) for each in samples)
+    names = sum(map(len, {each.replica for each in samples}))
+    return _ROLLOUT_BYTES + names + sum(_ROW_BYTES + _EDGE_BYTES * len(each.edges) for each in samples)

@@ -352,5 +352,5 @@ def test_no_evaluation_holds_what_its_input_does_not_explain(seed: int) -> None:
 
 def test_a_sample_and_an_input_say_the_same() -> None:
     made = sample(T0 + 5.0)
-    fields = set(SignalInput.__struct_fields__)
+    fields = {each for each in SignalInput.__struct_fields__ if not each.startswith("half_")}
     assert fields <= set(type(made).__struct_fields__)

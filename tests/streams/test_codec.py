@@ -37,6 +37,7 @@ from domain.records import (
     Report,
     RolloutRecord,
     SampleFrame,
+    SignalInput,
 )
 from domain.rollout import GateState, Phase, RolloutFold, RolloutState, context_of
 from domain.signal import Arm, Channel, Sample
@@ -239,7 +240,8 @@ def samples(draw: st.DrawFn) -> Sample:
         edges=tuple(sorted(edges)),
         counts=tuple(sorted(counts)),
         age_s=draw(numbers(1e4)),
-        quality=draw(st.integers(0, 31)),
+        quality=draw(st.integers(0, 63)),
+        replica=draw(st.sampled_from(("", "", "pod-1", "pod-2", "pod-3"))),
     )
 
 
@@ -250,6 +252,39 @@ def test_samples_come_back_from_their_columns(originals: list[Sample]) -> None:
     assert unpack_samples(decode(SampleFrame, encode(frame))) == originals
 
 
+def without_replicas(frame: SampleFrame) -> bytes:
+    """The bytes of a frame as releases before replicas wrote it."""
+    fields = msgspec.msgpack.decode(encode(frame))
+    return msgspec.msgpack.encode(
+        {name: value for name, value in fields.items() if name not in ("replica", "replicas")}
+    )
+
+
+def test_a_frame_that_knows_no_replicas_is_read_as_whole_arms() -> None:
+    originals = [sample(), sample(arm=Arm.STABLE)]
+    assert unpack_samples(decode(SampleFrame, without_replicas(frame_of(*originals)))) == originals
+
+
+def test_a_frame_without_replicas_costs_no_byte_a_row() -> None:
+    for rows in (1, 1000):
+        frame = frame_of(*[sample()] * rows)
+        assert len(encode(frame)) - len(without_replicas(frame)) == 20  # two names, two empty values
+
+
+def test_a_replicas_name_travels_once() -> None:
+    name = "checkout-6d8f9c5b7-x2lqp"
+    frame = frame_of(*[sample(replica=name)] * 1000)
+    assert frame.replicas == (name,)
+    assert len(encode(frame)) - len(encode(frame_of(*[sample()] * 1000))) < 4 * 1000 + 40
+
+
+def test_an_input_recorded_before_halves_were_is_not_split() -> None:
+    older = msgspec.msgpack.encode(["error_rate", "canary", NOON, 1.0, 40.0, [], [], 0.0, 0])
+    assert msgspec.msgpack.decode(older, type=SignalInput) == SignalInput(
+        "error_rate", Arm.CANARY, NOON, 1.0, 40.0
+    )
+
+
 BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "start at end": ({"start": NOON + 5}, "start must lie before end"),
     "start after end": ({"start": NOON + 10}, "start must lie before end"),
@@ -257,7 +292,10 @@ BROKEN: dict[str, tuple[dict[str, Any], str]] = {
     "end after the report": ({"end": NOON + 10}, "end must not lie after the report's end"),
     "half a tick": ({"start": NOON + 2.5}, "whole number of ticks of 5 s"),
     "negative events": ({"events": -1.0}, "events must be finite and not negative"),
+    "infinite events": ({"events": float("inf")}, "events must be finite and not negative"),
     "nan exposure": ({"exposure": float("nan")}, "exposure must be finite and not negative"),
+    "infinite exposure": ({"exposure": float("inf")}, "exposure must be finite and not negative"),
+    "negative exposure": ({"events": 0.0, "exposure": -1.0}, "exposure must be finite and not negative"),
     "negative age": ({"age_s": -0.1}, "age_s must be finite and not negative"),
     "more events than exposure": ({"events": 41.0}, "events must not exceed exposure"),
     "unknown signal": ({"signal": "errors"}, "unknown signal 'errors'"),
@@ -299,6 +337,13 @@ def test_more_error_lines_than_requests_are_allowed() -> None:
         ({"arm": b"\x02"}, "row 0: arm must be 0"),
         ({"events": b"\x00" * 7}, "column events has 7 bytes, not a multiple of 8"),
         ({"events": b"\x00" * 16}, "columns have different lengths"),
+        ({"replica": struct.pack("<I", 0)}, "row 0: replica index must lie below 0"),
+        ({"replicas": ("pod-1",)}, "columns have different lengths"),
+        (
+            {"replicas": ("pod-1",), "replica": struct.pack("<I", 1)},
+            "row 0: replica index must lie below 1",
+        ),
+        ({"replicas": ("pod-1",), "replica": b"\x00" * 3}, "column replica has 3 bytes, not a multiple of 4"),
         ({"widths": struct.pack("<H", 3)}, "column edges has 0 values, the widths add up to 3"),
         ({"interval_s": 0.0}, "interval_s must be above 0"),
     ],
