@@ -112,6 +112,7 @@ def ratio_sample(
     exposure: float,
     quality: Quality = Quality.WHOLE,
     age_s: float = 0.0,
+    replica: str = "",
 ) -> Sample:
     """A sample of a ratio whose bad events are among the exposure.
 
@@ -128,6 +129,7 @@ def ratio_sample(
         exposure=max(events, exposure),
         age_s=age_s,
         quality=int(quality),
+        replica=replica,
     )
 
 
@@ -143,6 +145,7 @@ def histogram_sample(
     keep_all: bool = False,
     quality: Quality = Quality.WHOLE,
     age_s: float = 0.0,
+    replica: str = "",
 ) -> Sample:
     """A sample of a histogram with cumulative ``buckets`` (count at or below each finite edge).
 
@@ -163,6 +166,7 @@ def histogram_sample(
         counts=tuple(counts),
         age_s=age_s,
         quality=int(quality),
+        replica=replica,
     )
 
 

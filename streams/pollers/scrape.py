@@ -1,8 +1,9 @@
 """The scrape source: counters straight from ``/metrics`` pages of proxies or pods, once per tick.
 
 The freshest source there is (half a tick on average) and an exact one. Each endpoint fails alone: an arm is
-the sum of its endpoints that answered, marked partial when one did not. The presence rule: a version whose
-total is on no page gets no sample; one whose total is there and whose failures are not had none.
+the sum of its endpoints that answered, marked partial when one did not. With ``replicas: true`` each endpoint
+has samples of its own, which the judge adds up to the same arm. The presence rule: a version whose total is
+on no page gets no sample; one whose total is there and whose failures are not had none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -31,6 +33,7 @@ from streams.pollers.scrape_page import (
     Group,
     PageReader,
     ScrapeSettings,
+    replica_name,
 )
 
 AT_ONCE = 100
@@ -173,11 +176,12 @@ class _Tick:
         self._end = end
         self._interval_s = interval_s
         self._silent = silent
-        self._parts: dict[Group, list[Part]] = {}
+        self._parts: dict[Group, dict[str, Part]] = {}
+        """By group and URL."""
 
     def enter(self, url: str, reading: Reading) -> None:
         for group, part in self._ledger.enter(url, self._end, reading).items():
-            self._parts.setdefault(group, []).append(part)
+            self._parts.setdefault(group, {})[url] = part
 
     def fetched(self, targets: Sequence[Target], failed: Mapping[str, SourceError]) -> Fetched:
         samples: list[Sample] = []
@@ -192,10 +196,13 @@ class _Tick:
     def _samples(self, target: Target, arm: Arm) -> list[Sample]:
         key = self._key(target, arm)
         samples = []
-        if REQUESTS_SIGNAL in target.signals and (counted := self._increment(Group(Counted.REQUESTS, key))):
-            samples.append(_requests(target, arm, counted))
-        if LATENCY_SIGNAL in target.signals and (counted := self._increment(Group(Counted.LATENCY, key))):
-            samples.append(_latency(target, arm, counted, self._settings.histogram == "full"))
+        if REQUESTS_SIGNAL in target.signals:
+            for replica, counted in self._increments(Group(Counted.REQUESTS, key)).items():
+                samples.append(_requests(target, arm, counted, replica))
+        if LATENCY_SIGNAL in target.signals:
+            keep_all = self._settings.histogram == "full"
+            for replica, counted in self._increments(Group(Counted.LATENCY, key)).items():
+                samples.append(_latency(target, arm, counted, replica, keep_all))
         return samples
 
     def _key(self, target: Target, arm: Arm) -> ArmKey:
@@ -203,16 +210,30 @@ class _Tick:
         service = target.label_value(settings.service, arm) if settings.service_label else ""
         return ArmKey(service, target.label_value(settings.version, arm))
 
-    def _increment(self, group: Group) -> Increment | None:
-        parts = self._parts.get(group, [])
+    def _increments(self, group: Group) -> dict[str, Increment]:
+        """What an arm counted, by replica; the whole arm is ""."""
+        parts = self._parts.get(group, {})
         if group.counted is Counted.LATENCY:
             # An endpoint that saw nothing has 0 at every edge, whether it shows the edge or not.
-            parts = [part for part in parts if part.start is None or part.values[COUNT] > 0] or parts
+            seen = {url: part for url, part in parts.items() if part.start is None or part.values[COUNT] > 0}
+            parts = seen or parts
+        is_partial = any(self._may_hold(url, group) for url in self._silent)
+        whole = self._add_up(group, list(parts.values()), is_partial)
+        if whole is None:
+            return {}
+        if not self._settings.replicas:
+            return {"": whole}
+        if group.counted is Counted.LATENCY:
+            parts = {url: _at_edges_of(whole, part) for url, part in parts.items()}
+        alone = {replica_name(url): self._add_up(group, [part], is_partial) for url, part in parts.items()}
+        return {name: counted for name, counted in alone.items() if counted is not None}
+
+    def _add_up(self, group: Group, parts: Sequence[Part], is_partial: bool) -> Increment | None:
         return add_up(
             parts,
             end=self._end,
             interval_s=self._interval_s,
-            is_partial=any(self._may_hold(url, group) for url in self._silent),
+            is_partial=is_partial,
             common_only=group.counted is Counted.LATENCY,
         )
 
@@ -237,7 +258,12 @@ class _Tick:
         return f"no series has {label}={wanted}; seen were {', '.join(seen[:8]) or 'none'}"
 
 
-def _requests(target: Target, arm: Arm, counted: Increment) -> Sample:
+def _at_edges_of(whole: Increment, part: Part) -> Part:
+    """A replica's part of its arm, with the arm's edges: counts of other edges could not be added up."""
+    return replace(part, values={name: part.values.get(name, 0.0) for name in whole.values})
+
+
+def _requests(target: Target, arm: Arm, counted: Increment, replica: str) -> Sample:
     return ratio_sample(
         target,
         REQUESTS_SIGNAL,
@@ -247,10 +273,11 @@ def _requests(target: Target, arm: Arm, counted: Increment) -> Sample:
         events=counted.values.get(BAD, 0.0),
         exposure=counted.values[TOTAL],
         quality=counted.quality,
+        replica=replica,
     )
 
 
-def _latency(target: Target, arm: Arm, counted: Increment, keep_all: bool) -> Sample:
+def _latency(target: Target, arm: Arm, counted: Increment, replica: str, keep_all: bool) -> Sample:
     """Its exposure is the histogram's own count: a proxy's histograms lag its counters."""
     buckets = {name: value for name, value in counted.values.items() if name != COUNT}
     if not buckets:
@@ -265,4 +292,5 @@ def _latency(target: Target, arm: Arm, counted: Increment, keep_all: bool) -> Sa
         buckets=buckets,
         keep_all=keep_all,
         quality=counted.quality,
+        replica=replica,
     )

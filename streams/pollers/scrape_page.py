@@ -83,6 +83,9 @@ class ScrapeSettings(SourceSettings):
     service_label: str = ""
     service: str = "{service}"
     """Set ``service_label`` when several services share version names on this source."""
+    replicas: bool = False
+    """Whether each target is one replica (a pod, an instance) of the versions on its page. They are counted
+    apart then. Not for proxies: all replicas answer behind each of them."""
     histogram: Literal["needed", "full"] = "needed"
     """Which bucket edges samples carry: those that the gates need, or all."""
     timeout: Seconds = 5.0
@@ -133,12 +136,25 @@ class ScrapeSettings(SourceSettings):
             raise ValueError("say which requests failed: errors (a counter), or error_label and error_values")
         if bool(self.error_label) != bool(self.error_values):
             raise ValueError("error_label and error_values go together")
+        pages = {self.page_url(each) for each in self.targets}
+        if self.replicas and len({replica_name(url) for url in pages}) < len(pages):
+            raise ValueError("replicas are told apart by host, port and path; some targets share all three")
         return self
 
     def page_url(self, endpoint: Endpoint) -> str:
         """The endpoint's URL with :attr:`path` if it has none of its own."""
         parts = urlsplit(endpoint.url)
         return endpoint.url if parts.path.strip("/") or parts.query else endpoint.url.rstrip("/") + self.path
+
+
+def replica_name(url: str) -> str:
+    """The replica behind a page: a URL without its scheme, and without its query, which may hold a secret.
+
+    >>> replica_name("http://10.0.0.7:8080/metrics?token=x")
+    '10.0.0.7:8080/metrics'
+    """
+    parts = urlsplit(url)
+    return parts.netloc + parts.path
 
 
 class ArmKey(NamedTuple):
