@@ -13,7 +13,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from domain.decision import CommandKind
-from domain.policy import Gate, Policy, Telemetry, Traffic
+from domain.policy import Gate, JudgeName, Policy, Telemetry, Traffic
 from domain.records import Command, SampleFrame
 from domain.rollout import RolloutSpec, SourceRef
 from domain.signal import REQUESTS, Arm, Channel, Sample
@@ -48,6 +48,7 @@ def policy() -> Policy:
     return Policy(
         service="bench",
         environment="bench",
+        judge=JudgeName.THRESHOLD,
         weights_bp=(500, 10_000),
         gates=(
             _gate(REQUESTS, 0.01, 0.05),

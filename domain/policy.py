@@ -128,7 +128,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     traffic: Traffic
     telemetry: Telemetry = Telemetry()
     strategy: Strategy = Strategy.CANARY
-    judge: JudgeName = JudgeName.THRESHOLD
+    judge: JudgeName = JudgeName.EVIDENCE
     warmup_s: float = 30.0
     interval_s: float = 5.0
     window_s: float = 60.0
@@ -306,9 +306,10 @@ def _check_limits(key: tuple[str | int, ...], gate: Gate) -> None:
             (*key, "quantile"), f"{gate.signal} needs a quantile between 0 and 1, got {gate.quantile}"
         )
     if not is_histogram and gate.quantile is not None:
-        raise Broken((*key, "quantile"), f"{gate.signal} is a ratio; it has no quantile")
-    if gate.slo <= 0 or (not is_histogram and gate.slo >= 1):
-        bounds = "above 0 ms" if is_histogram else "above 0 % and below 100 %"
+        raise Broken((*key, "quantile"), f"{gate.signal} is no histogram; it has no quantile")
+    is_ratio = gate.kind.shape is Shape.RATIO
+    if gate.slo <= 0 or (is_ratio and gate.slo >= 1):
+        bounds = "above 0 % and below 100 %" if is_ratio else "above 0"
         raise Broken((*key, "slo"), f"the limit of {gate.signal} must lie {bounds}, got {gate.slo:g}")
     if gate.severe <= gate.slo:
         raise Broken(

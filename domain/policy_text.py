@@ -429,7 +429,7 @@ def _limits(key: Key, parsed: Mapping[str, Any]) -> tuple[float, float]:
         return slo, _limit(key, "severe", parsed["severe"], shape, ">")
     # A ratio cannot exceed 1; half way there is where five times a loose SLO would be meaningless.
     severe = slo * DEFAULT_SEVERE_FACTOR
-    return slo, severe if shape is Shape.HISTOGRAM else min(severe, (1.0 + slo) / 2)
+    return slo, min(severe, (1.0 + slo) / 2) if shape is Shape.RATIO else severe
 
 
 def _limit(key: Key, name: str, text: Any, shape: Shape, sign: str) -> float:

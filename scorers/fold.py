@@ -37,16 +37,20 @@ from domain.rollout import (
 from domain.signal import Arm, Channel
 from domain.verdict import Score, Verdict, combine
 from scorers.decision_machine import Conclusion, decide, window_since
+from scorers.draft import WARMUP_SLACK_S
 from scorers.events import OF_COMMAND, OF_OUTCOME, OF_VERDICT, Event, Happening, TickFacts
-from scorers.gate_row import GateRow
+from scorers.gate_row import GateRow, Moment
 from scorers.judge import judge_named
 from scorers.quantile import estimate
-from scorers.window import index, see
+from scorers.window import index, is_usable, see
 
-STATE_EVERY = 20
-"""Every so many inputs an evaluation carries the whole state, so that nothing is folded from the start."""
+STATE_EVERY = 60
+"""Every so many inputs an evaluation carries the whole state, so that nothing is folded from the start. A
+gate's evidence is up to 25 kB, and folding sixty inputs again takes ten milliseconds."""
 AGE_TICKS = 2
 """A gate's numbers may be as old as its source's class may take, and this many ticks."""
+WEIGHED_PHASES = frozenset({Phase.WARMING, Phase.ANALYSING, Phase.PAUSED, Phase.BAKING})
+"""Phases in which a weight is in force and no other is ordered."""
 TIMED_ROWS = frozenset(
     {"starting", "shifting", "paused_fail", "paused_data", "paused_person", "finalising", "rolling_back"}
 )
@@ -118,10 +122,9 @@ def _judge(befores: Sequence[RolloutFold], rows: Sequence[list[GateRow]]) -> lis
         by_judge[before.context.policy.judge].append(position)
     answers: list[_Answers] = [[] for _ in befores]
     for name, positions in by_judge.items():
-        flat = judge_named(name)([row for position in positions for row in rows[position]])
-        taken = iter(flat)
-        for position in positions:
-            answers[position] = [next(taken) for _ in rows[position]]
+        judged = judge_named(name)([rows[position] for position in positions])
+        for position, answer in zip(positions, judged, strict=True):
+            answers[position] = answer
     return answers
 
 
@@ -129,6 +132,7 @@ def _rows(before: RolloutFold, tick: TickInput) -> list[GateRow]:
     inputs = index(tick.signals)
     policy = before.context.policy
     since = window_since(before.state, tick.start)
+    moment = _moment(before.state, tick)
     lateness = [(source.channel, source.freshness.lateness_s) for source in before.context.sources]
     rows = []
     for position, (gate, state) in enumerate(zip(policy.gates, before.gates, strict=True)):
@@ -137,6 +141,7 @@ def _rows(before: RolloutFold, tick: TickInput) -> list[GateRow]:
         of_source = [seconds for channel, seconds in lateness if channel is kind.channel]
         max_age_s = max(of_source or [before.context.lateness_s]) + AGE_TICKS * policy.interval_s
         newest = see(gate, inputs, tick.end, per_request=per_request, max_age_s=max_age_s)
+        canary, stable = (inputs.get((gate.signal, arm)) for arm in (Arm.CANARY, Arm.STABLE))
         rows.append(
             GateRow(
                 index=position,
@@ -147,10 +152,24 @@ def _rows(before: RolloutFold, tick: TickInput) -> list[GateRow]:
                 problem="" if newest is not None else _problem(before, tick, gate.signal, per_request),
                 quantile_ms=_quantile(gate.quantile, inputs.get((gate.signal, Arm.CANARY))),
                 since=since,
-                end=tick.end,
+                moment=moment,
+                canary=canary if newest is not None else None,
+                stable=stable if is_usable(stable, max_age_s) else None,
             )
         )
     return rows
+
+
+def _moment(state: RolloutState, tick: TickInput) -> Moment:
+    is_settled = state.phase in WEIGHED_PHASES and tick.start >= state.step_began
+    return Moment(
+        start=tick.start,
+        end=tick.end,
+        step=state.step_index,
+        is_settled=is_settled,
+        step_began=state.step_began,
+        warm_at=state.warm_at - WARMUP_SLACK_S,
+    )
 
 
 def _quantile(quantile: float | None, canary: SignalInput | None) -> float | None:

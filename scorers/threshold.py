@@ -18,9 +18,9 @@ from scorers.gate_row import GateRow
 from scorers.window import Sums, add_up, slide
 
 
-def judge(rows: Sequence[GateRow]) -> list[tuple[GateState, Score]]:
-    """New state and score of every row, in order."""
-    return [_judge_gate(row) for row in rows]
+def judge(rollouts: Sequence[Sequence[GateRow]]) -> list[list[tuple[GateState, Score]]]:
+    """New states and scores of every rollout's gates, in order. Gates do not know one another."""
+    return [[_judge_gate(row) for row in rows] for rows in rollouts]
 
 
 def _judge_gate(row: GateRow) -> tuple[GateState, Score]:

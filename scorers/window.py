@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from domain.policy import Gate
 from domain.records import SignalInput
 from domain.rollout import WindowTick
-from domain.signal import REQUESTS, Arm, Quality
+from domain.signal import REQUESTS, Arm, Quality, Shape
 from scorers.quantile import maybe_slower, surely_slower
 
 Key = tuple[str, Arm]
@@ -64,14 +65,16 @@ def _counts(
 ) -> tuple[float, float, float, float, float] | None:
     """Start, exposure, bad, suspect, worse of one arm."""
     seen = inputs.get((gate.signal, arm))
-    if seen is None or seen.quality & _STILLBORN or seen.age_s > max_age_s:
+    if not is_usable(seen, max_age_s):
         return None
     n, start = seen.exposure, seen.start
     if per_request:
         requests = inputs.get((REQUESTS, arm))
-        if requests is None or requests.quality & _STILLBORN or requests.age_s > max_age_s:
+        if not is_usable(requests, max_age_s):
             return None
         n, start = requests.exposure, min(start, requests.start)
+    if gate.kind.shape is Shape.COUNT:
+        return start, n, seen.events, seen.events, seen.events
     if gate.quantile is None:
         bad = min(seen.events, n)
         return start, n, bad, bad, bad
@@ -79,6 +82,11 @@ def _counts(
     suspect = maybe_slower(gate.slo, seen.edges, seen.counts, n)
     worse = surely_slower(gate.severe, seen.edges, seen.counts, n)
     return start, n, bad, suspect, worse
+
+
+def is_usable(seen: SignalInput | None, max_age_s: float) -> TypeGuard[SignalInput]:
+    """Whether an arm's numbers are there, not the first reading of a counter, and fresh enough."""
+    return seen is not None and not seen.quality & _STILLBORN and seen.age_s <= max_age_s
 
 
 def slide(

@@ -49,7 +49,7 @@ def dispersion_of(events: float, bins: Floats) -> float:
     while at < len(bins) - 1 and events > edge:
         edge *= 2.0
         at += 1
-    return max(1.0, min(bins[at], events))
+    return float(max(1.0, min(bins[at], events)))
 
 
 @compiled
@@ -131,6 +131,13 @@ def _sum_up(row: Floats, at: int, points: int) -> tuple[float, float]:
 
 
 @compiled
+def log_evidence(total: float, spent: float) -> float:
+    """log E of alternatives worth ``total``, while ``1 - spent`` of the prior has not been used."""
+    e_value = total + max(0.0, 1.0 - spent)
+    return log(e_value) if e_value > 1e-300 else -690.0
+
+
+@compiled
 def tick(
     row: Floats,
     at: int,
@@ -167,7 +174,7 @@ def tick(
         _likelihoods(half, s_c, n_c, s_b, n_b, rho, phi, logs)
         _reweigh(row, at, half, logs, is_upper_bound)
     total, tilt = _sum_up(row, at, points)
-    return log(total + max(0.0, 1.0 - spent)) if total + 1.0 - spent > 1e-300 else -690.0, tilt
+    return log_evidence(total, spent), tilt
 
 
 @compiled
@@ -199,7 +206,7 @@ def advance(
 ) -> None:
     """The same for many gates: row i of ``memory`` with ``counts[i] = s_c, n_c, s_b, n_b``.
 
-    Rows that are not live are left as they are, and so are their results.
+    Rows that are not live are left as they are; what they say is what they said before.
     """
     scratch = np.empty((2 * half + 1) * WIDTH)
     logs = np.empty(2 * half + 1 + _FURTHEST)
@@ -224,6 +231,9 @@ def advance(
                 scratch,
                 logs,
             )
+        else:
+            total, tilt[i] = _sum_up(memory[i], at, 2 * half + 1)
+            log_e[i] = log_evidence(total, spent[i])
 
 
 @compiled

@@ -7,6 +7,7 @@ rollout. Most of it lies where regressions begin: with the first traffic, and wi
 from __future__ import annotations
 
 from domain.policy import Policy
+from scorers.evidence.compiled import compiled
 from scorers.evidence.effects import (
     ANY_TIME,
     AT_ONCE,
@@ -22,9 +23,14 @@ def horizon_of(policy: Policy) -> int:
     return max(1, round(len(policy.weights_bp) * policy.max_step_time_s / policy.interval_s))
 
 
+@compiled
+def _any_time(tick: int, horizon: int, share: float) -> float:
+    return share / max(1, horizon - 1) if 1 < tick <= horizon else 0.0
+
+
+@compiled
 def start_weight(
     tick: int,
-    *,
     step: int,
     steps: int,
     horizon: int,
@@ -49,7 +55,3 @@ def start_weight(
         weight += AT_STEPS_UNLEARNT / later
     rest = 1.0 - AT_ONCE_UNLEARNT - WHEN_WARM_UNLEARNT - 2 * AT_STEPS_UNLEARNT
     return weight + _any_time(tick, horizon, rest)
-
-
-def _any_time(tick: int, horizon: int, share: float) -> float:
-    return share / max(1, horizon - 1) if 1 < tick <= horizon else 0.0

@@ -39,6 +39,10 @@ warmup: 45s
 interval: 10s
 window: 30s
 pass_count: 4
+fail_count: 5
+alpha: 0.5%
+beta: 0.1
+min_ratio: 1.5
 min_samples: 50
 min_events: 2
 min_step_time: 90s
@@ -92,6 +96,7 @@ def test_every_key_is_read() -> None:
     assert (policy.strategy, policy.judge) == (Strategy.CANARY, JudgeName.THRESHOLD)
     assert (policy.warmup_s, policy.interval_s, policy.window_s) == (45.0, 10.0, 30.0)
     assert (policy.pass_count, policy.approvals, policy.auto_resume) == (4, (3,), False)
+    assert (policy.fail_count, policy.alpha, policy.beta, policy.min_ratio) == (5, 0.005, 0.1, 1.5)
     assert (policy.min_step_time_s, policy.max_step_time_s, policy.max_rollout_time_s) == (90, 1200, 7200)
     assert (policy.pause_timeout_s, policy.pause_alert_after_s) == (900.0, 90.0)
     assert (policy.verify_timeout_s, policy.keep_stable_for_s) == (0.5, 3600.0)
@@ -124,8 +129,9 @@ def test_this_test_leaves_no_key_out() -> None:
 
 def test_what_is_not_said_has_the_documented_defaults() -> None:
     policy = parse_policy(LEAST)
-    assert (policy.strategy, policy.judge) == (Strategy.CANARY, JudgeName.THRESHOLD)
+    assert (policy.strategy, policy.judge) == (Strategy.CANARY, JudgeName.EVIDENCE)
     assert (policy.warmup_s, policy.interval_s, policy.window_s, policy.pass_count) == (30, 5, 60, 3)
+    assert (policy.fail_count, policy.alpha, policy.beta, policy.min_ratio) == (3, 0.01, 0.05, 1.25)
     assert (policy.min_step_time_s, policy.max_step_time_s, policy.max_rollout_time_s) == (60, 900, 86_400)
     assert (policy.pause_timeout_s, policy.pause_alert_after_s) == (600, 300)
     assert (policy.on_fail, policy.on_inconclusive) == (OnFail.PAUSE, OnInconclusive.PAUSE)
@@ -290,7 +296,14 @@ REFUSED = {
     "unknown_on_fail": (changed(on_fail="ignore"), 6, "one of pause, roll_back; got 'ignore'"),
     "unknown_strategy": (changed(strategy="rainbow"), 6, "canary, blue_green; got 'rainbow'"),
     "unknown_judge": (changed(judge="kayenta"), 6, "threshold, evidence; got 'kayenta'"),
-    "judge_evidence": (changed(judge="evidence"), 6, "evidence is not available.*threshold"),
+    "fail_count_0": (changed(fail_count="0"), 6, "fail_count must be at least 1, got 0"),
+    "alpha_0": (changed(alpha="0%"), 6, "alpha must lie in 0.0001 %..20 %, got 0 %"),
+    "alpha_30": (changed(alpha="30%"), 6, "alpha must lie in .*, got 30 %"),
+    "alpha_signed": (changed(alpha='"<= 1%"'), 6, "alpha: expected a chance such as 1%"),
+    "alpha_in_words": (changed(alpha="rarely"), 6, "alpha: expected a chance"),
+    "beta_60": (changed(beta="0.6"), 6, "beta must lie in 0.0001 %..50 %, got 60 %"),
+    "min_ratio_half": (changed(min_ratio="0.5"), 6, "min_ratio must lie in 1..100, got 0.5"),
+    "min_ratio_endless": (changed(min_ratio=".inf"), 6, "min_ratio: expected a number"),
     "on_no_data_as_word": (changed(on_no_data="pause"), 6, "expected a mapping, got 'pause'"),
     "gates_as_mapping": (changed(gates="{signal: error_rate}"), 6, "expected a list"),
     "no_gates": (changed(gates="[]"), 6, "at least one required gate"),

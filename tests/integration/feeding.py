@@ -9,7 +9,7 @@ from typing import Self
 
 from domain.clock import tick_floor
 from domain.decision import ActionOutcome, Order
-from domain.policy import Gate, Policy, Telemetry, Traffic, check
+from domain.policy import Gate, JudgeName, Policy, Telemetry, Traffic, check
 from domain.records import ActionRecord, DecisionRecord, Report
 from domain.rollout import SourceRef
 from domain.signal import Arm, Channel, Sample
@@ -32,6 +32,7 @@ def synthetic_policy(service: str, pass_count: int = ENDLESS) -> Policy:
         Policy(
             service=service,
             environment="prod",
+            judge=JudgeName.THRESHOLD,
             weights_bp=(2000, 10_000),
             gates=(
                 Gate(signal="error_rate", slo=0.01, severe=0.05, window_s=5.0, min_samples=50, min_events=3),

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from domain.decision import ActionOutcome, CommandKind, Decision
-from domain.policy import Gate, NoDataRule, Policy, Telemetry, Traffic, check
+from domain.policy import Gate, JudgeName, NoDataRule, Policy, Telemetry, Traffic, check
 from domain.records import Command, RestartInput
 from domain.rollout import (
     Acted,
@@ -37,6 +37,7 @@ def policy(**changes: Any) -> Policy:
     plain = Policy(
         service="checkout",
         environment="prod",
+        judge=JudgeName.THRESHOLD,
         weights_bp=(500, 2000, 10_000),
         gates=(ERRORS,),
         traffic=Traffic(adapter="memory", target={"route": "checkout"}),

@@ -14,12 +14,16 @@ from domain.policy_text import parse_limit
 from domain.rollout import GateState, WindowTick, context_of
 from domain.signal import Shape
 from domain.verdict import Score, Verdict
-from scorers.gate_row import GateRow
+from scorers.gate_row import GateRow, Moment
 from scorers.threshold import judge
 from tests.reference.naive_judge import Seen, verdict_of
 from tests.scorers.situations import ERRORS, LATENCY, spec
 
 CONTEXT = context_of(spec())
+
+
+def moment(start: float, end: float) -> Moment:
+    return Moment(start, end, step=0, is_settled=True, step_began=0.0, warm_at=0.0)
 
 
 def row(gate: Gate, newest: WindowTick | None, state: GateState | None = None, **more: object) -> GateRow:
@@ -32,7 +36,7 @@ def row(gate: Gate, newest: WindowTick | None, state: GateState | None = None, *
         "problem": "no data: prom: 503",
         "quantile_ms": None,
         "since": 0.0,
-        "end": newest.end if newest else 5.0,
+        "moment": moment(newest.start, newest.end) if newest else moment(0.0, 5.0),
     }
     return GateRow(**(plain | more))  # type: ignore[arg-type]  # plain kwargs
 
@@ -55,7 +59,7 @@ def judged(
         stable.get("stable_n", 0.0),
         stable.get("stable_bad", 0.0),
     )
-    return judge([row(gate, newest)])[0][1]
+    return judge([[row(gate, newest)]])[0][0][1]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +130,7 @@ def test_a_failure_is_shared_when_stable_breaks_the_same_limit_as_surely(
 
 def test_no_data_says_so_in_the_sources_words_and_the_window_lives_on() -> None:
     state = GateState(window=(WindowTick(0.0, 5.0, 500, 0, 0, 0, 0, 0),))
-    after, score = judge([row(ERRORS, None, state, end=10.0)])[0]
+    after, score = judge([[row(ERRORS, None, state, moment=moment(5.0, 10.0))]])[0][0]
     assert (score.verdict, score.reason) == (Verdict.NO_DATA, "error_rate: no data: prom: 503")
     assert after.window == state.window
 
@@ -156,7 +160,7 @@ def test_verdicts_equal_those_of_the_naive_twin(ticks: list[tuple[int, int, int]
     for position, (n, bad, suspect) in enumerate(ticks):
         start, worse = position * 5, bad // 2
         newest = WindowTick(float(start), start + 5.0, n, bad, suspect, worse, 0, 0)
-        state, score = judge([row(gate, newest, state)])[0]
+        state, score = judge([[row(gate, newest, state)]])[0][0]
         kept.append(Seen(start, start + 5, n, bad, suspect, worse))
         share = 1 - Fraction(str(quantile))
         naive = verdict_of(kept[-6:], share=share, severe_share=share, min_samples=100, min_events=3)

@@ -18,7 +18,7 @@ from domain.decision import (
     decision_id,
 )
 from domain.labels import Labels
-from domain.policy import Gate, MatchRule, Policy, Telemetry, Traffic
+from domain.policy import Gate, JudgeName, MatchRule, Policy, Telemetry, Traffic
 from domain.records import (
     ActionInput,
     ActionRecord,
@@ -55,6 +55,7 @@ def policy(service: str = "checkout", target: str = "checkout", **changes: Any) 
     fields: dict[str, Any] = {
         "service": service,
         "environment": "prod-eu",
+        "judge": JudgeName.THRESHOLD,
         "weights_bp": (500, 2000, 10_000),
         "gates": (gate,),
         "traffic": Traffic(adapter="memory", target={"namespace": "shop", "name": target}),
@@ -126,7 +127,9 @@ def evaluation(
 
 def fold(of: RolloutSpec, seq: int) -> RolloutFold:
     state = RolloutState(rollout_id=of.rollout_id, seq=seq, phase=Phase.ANALYSING, now=T0 + seq)
-    return RolloutFold(spec=of, context=context_of(of), state=state, gates=(GateState(memory=struct.pack("<d", 0.1 + 0.2)),))
+    return RolloutFold(
+        spec=of, context=context_of(of), state=state, gates=(GateState(memory=struct.pack("<d", 0.1 + 0.2)),)
+    )
 
 
 def started(of: RolloutSpec, seq: int = 1) -> Evaluation:

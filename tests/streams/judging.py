@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from domain.clock import ManualClock
 from domain.decision import ActionOutcome, CommandKind
-from domain.policy import Gate, NoDataRule, Policy, Telemetry, Traffic, check
+from domain.policy import Gate, JudgeName, NoDataRule, Policy, Telemetry, Traffic, check
 from domain.records import (
     ActionRecord,
     Command,
@@ -47,6 +47,7 @@ def policy(*, logs: bool = False, pass_count: int = 3, weights: Sequence[int] = 
         Policy(
             service="shop",
             environment="prod",
+            judge=JudgeName.THRESHOLD,
             weights_bp=tuple(weights),
             gates=tuple(gates),
             traffic=Traffic(adapter="memory", target={"route": "shop"}),
