@@ -280,7 +280,7 @@ def _requests(target: Target, arm: Arm, counted: Increment, replica: str) -> Sam
 def _latency(target: Target, arm: Arm, counted: Increment, replica: str, keep_all: bool) -> Sample:
     """Its exposure is the histogram's own count: a proxy's histograms lag its counters."""
     buckets = {name: value for name, value in counted.values.items() if name != COUNT}
-    if not buckets:
+    if not buckets and counted.values[COUNT] == 0:
         buckets = dict.fromkeys(target.signals[LATENCY_SIGNAL], 0.0)
     return histogram_sample(
         target,

@@ -146,6 +146,16 @@ async def test_a_cluster_that_envoy_knows_but_never_used_had_no_traffic() -> Non
     assert only(fetched, "error_rate", Arm.CANARY).quality == 0
 
 
+async def test_latencies_without_buckets_are_not_taken_for_slow() -> None:
+    text = 'requests_total{{version="v2",code="200"}} {0}\nseconds_count{{version="v2"}} {0}\n'
+    async with serving(page(text.format(10))) as [server], scraping(server) as source:
+        reader = Reader(source)
+        await reader.tick()
+        server.answer = page(text.format(50))
+        latency = only(await reader.tick(), "latency_ms", Arm.CANARY)
+    assert (latency.exposure, latency.edges, latency.counts) == (40.0, (), ())
+
+
 async def test_a_rollout_of_which_no_page_knows_is_told_what_was_looked_for() -> None:
     async with (
         serving(page(envoy(shop_v1={"c2": 1}, shop_v2={"c2": 1}))) as [server],
