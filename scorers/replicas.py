@@ -73,7 +73,7 @@ def arm_of(parts: Sequence[tuple[str, SignalInput]], bit: int | None) -> SignalI
         edges=edges,
         counts=counts,
         age_s=max(each.age_s for each in inputs),
-        quality=_quality(parts, inputs),
+        quality=reduce(or_, (each.quality for each in inputs), _PARTIAL if len(inputs) < len(parts) else 0),
         half_events=half[0],
         half_exposure=half[1],
         half_counts=half[2],
@@ -119,10 +119,3 @@ def _shared_edges(inputs: Sequence[SignalInput]) -> tuple[float, ...]:
     if len(edges) == 1:
         return edges.pop()
     return tuple(sorted(set[float].intersection(*map(set, edges))))
-
-
-def _quality(parts: Sequence[tuple[str, SignalInput]], counted: Sequence[SignalInput]) -> int:
-    quality = reduce(or_, (each.quality for each in counted))
-    if len(counted) < len(parts) or any(each.quality & _PARTIAL for _, each in parts):
-        quality |= _PARTIAL
-    return quality
