@@ -1,0 +1,69 @@
+"""The judges on the leaderboard: where each is found, how it is made, and how much of it a run can bear."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+FIXED_SCHEDULE = "fixed"
+"""The promotion of judges that only roll back: whatever lives when the schedule ends is promoted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """Where a judge is found and how it is made."""
+
+    where: str
+    """``module:Class``; imported only when it is asked for."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    promotion: str = FIXED_SCHEDULE
+    """``module:Class`` of its :class:`~bench.judging.figures.Promotion`, or empty: not simulated."""
+    quick_most: int | None = None
+    """Rollouts per cell in a quick run, for judges that are slow."""
+    full_most: int | None = None
+    """The same in a full run."""
+
+
+def _named(name: str, where: str, **settings: Any) -> Entry:
+    return Entry(where=where, settings={"name": name, **settings})
+
+
+RULES: dict[str, Entry] = {
+    "evidence": Entry(where="bench.judging.evidence:Evidence", promotion=""),
+    "evidence_stable_only": Entry(where="bench.judging.evidence:EvidenceStableOnly", promotion=""),
+    "evidence_cold": Entry(where="bench.judging.evidence:EvidenceCold", promotion=""),
+    "threshold": Entry(where="bench.judging.threshold_rule:ThresholdRule"),
+    "argo_limit_0": _named("argo_limit_0", "bench.judging.argo:ArgoRule", failure_limit=0),
+    "argo_limit_3": _named("argo_limit_3", "bench.judging.argo:ArgoRule", failure_limit=3),
+    "flagger_5": _named("flagger_5", "bench.judging.flagger:FlaggerRule", threshold=5),
+    "kayenta": replace(_named("kayenta", "bench.judging.kayenta_rule:KayentaRule"), quick_most=100),
+    "pipecd": _named("pipecd", "bench.judging.pipecd:PipeCDRule"),
+}
+"""Judges of the error gate, in the order of the table."""
+
+LATENCY_RULES: dict[str, Entry] = {
+    "evidence": Entry(where="bench.judging.evidence:LatencyEvidence"),
+    "evidence_stable_only": Entry(where="bench.judging.evidence:LatencyEvidenceStableOnly"),
+    "evidence_cold": Entry(where="bench.judging.evidence:LatencyEvidenceCold"),
+}
+"""Judges of latencies, for the real traces."""
+
+
+def missing(registry: Mapping[str, Entry], name: str) -> str | None:
+    """Why a judge cannot be made: its module does not exist (yet); ``None`` when it can."""
+    module = registry[name].where.partition(":")[0]
+    return None if find_spec(module) else f"there is no module {module}"
+
+
+def made(entry: Entry) -> Any:
+    """The judge."""
+    return attribute(entry.where)(**entry.settings)
+
+
+def attribute(where: str) -> Any:
+    """What ``module:name`` names."""
+    module, _, name = where.partition(":")
+    return getattr(import_module(module), name)
