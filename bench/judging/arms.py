@@ -1,7 +1,8 @@
 """Effects that one arm or pod has alone: how a healthy canary differs from its comparator, and regressions.
 
 Pods are numbered canary first: 2 of the canary, then 5 and 5 of stable. Traffic is even within an arm, so an
-arm's factor is the mean of its pods' factors, and pods' factors have the mean 1 over all pods and times.
+arm's factor is the mean of its pods' factors, and pods' factors have the mean 1 over all pods and times
+(wandering ones the mean log 0).
 """
 
 from __future__ import annotations
@@ -59,7 +60,9 @@ class WanderingPods:
     """Every pod's log factor is an AR(1) process, so arms stay apart for a while and come together again.
 
     ``ratio_sd`` is the standard deviation of the log ratio canary by stable: with 2 and 10 pods it is
-    sqrt(1/2 + 1/10) times a pod's. Half against half then has ``ratio_sd`` / 1.22.
+    sqrt(1/2 + 1/10) times a pod's. Half against half then has ``ratio_sd`` / 1.22. An arm's log factor is the
+    mean of its pods' log factors (which is AR(1) again, so arms are drawn at once), and its mean is 0: the log
+    ratio of a healthy canary is a centred Gaussian process.
     """
 
     ratio_sd: float = 0.3
@@ -69,13 +72,12 @@ class WanderingPods:
     def factors(self, rng: np.random.Generator, span: Span) -> Floats:
         pod_sd = self.ratio_sd / math.sqrt(1.0 / CANARY_PODS + 1.0 / (2 * HALF_PODS))
         keep = math.exp(-TICK_S / self.seconds)
-        noise = rng.standard_normal((span.total, span.rollouts, PODS))
+        noise = rng.standard_normal((span.total, span.rollouts, ARMS))
         noise[1:] *= math.sqrt(1.0 - keep**2)
         for tick in range(1, span.total):
             noise[tick] += keep * noise[tick - 1]
-        noise *= pod_sd
-        noise -= pod_sd**2 / 2
-        return np.transpose(by_arm(np.exp(noise)), (1, 0, 2))
+        logs = noise * pod_sd / np.sqrt([CANARY_PODS, HALF_PODS, HALF_PODS])
+        return np.transpose(np.exp(logs), (1, 0, 2))
 
 
 @dataclass(frozen=True, slots=True)
