@@ -66,8 +66,8 @@ def measured(*, success: bool | None, failure: bool | None) -> Status:
     Failure wins when both hold; without conditions everything succeeds. A condition that cannot be evaluated
     is the caller's ``Status.ERROR``.
     """
-    failed = failure if failure is not None else success is False
-    succeeded = success if success is not None else failure is not True
+    failed = failure if failure is not None else success is not None and not success
+    succeeded = success if success is not None else not failed
     if failed:
         return Status.FAILED
     return Status.SUCCESSFUL if succeeded else Status.INCONCLUSIVE
