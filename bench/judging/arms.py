@@ -60,8 +60,8 @@ class WanderingPods:
     """Every pod's log factor is an AR(1) process, so arms stay apart for a while and come together again.
 
     ``ratio_sd`` is the standard deviation of the log ratio canary by stable: with 2 and 10 pods it is
-    sqrt(1/2 + 1/10) times a pod's. Half against half then has ``ratio_sd`` / 1.22. An arm's log factor is the
-    mean of its pods' log factors (which is AR(1) again, so arms are drawn at once), and its mean is 0: the log
+    sqrt(1/2 + 1/10) times a pod's. Half against half then has ``ratio_sd`` / 1.22. An arm's log factor is
+    the mean of its pods' (which is AR(1) again, so arms are drawn at once), and its own mean is 0: the log
     ratio of a healthy canary is a centred Gaussian process.
     """
 
