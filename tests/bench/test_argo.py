@@ -12,7 +12,7 @@ import pytest
 
 from bench.judging.argo import ArgoRule, Counters, Metric, Status, assess_metric_status, counted, measured
 from bench.judging.cells import SLO, STEP_TICKS, Cell
-from tests.bench.peer_cells import agrees, fire_rate, restless, steady
+from tests.bench.peer_cells import agrees, cell_of, counts, fire_rate, restless, steady
 
 DATA = os.environ.get("SENTRA_DATA")
 ROWS = Path(DATA or ".", "peer-cases", "argo_assess_metric_status.json")
@@ -148,6 +148,13 @@ def test_the_judge_by_columns_is_the_judge_by_measurements(failure_limit: int, b
     played = [first_abort(cell, each, failure_limit, background=background) for each in range(60)]
     assert len(set(played)) > 3
     np.testing.assert_array_equal(rule.first_rollback(cell), played)
+
+
+def test_a_ratio_exactly_at_the_limit_keeps_it() -> None:
+    n = np.full((1, 300), 100.0)
+    rule = ArgoRule(name="argo", failure_limit=0)
+    assert rule.first_rollback(cell_of(counts(n, n / 100, n, 0 * n))) == -1
+    assert rule.first_rollback(cell_of(counts(n, n / 50, n, 0 * n))) > 0
 
 
 @pytest.mark.parametrize(

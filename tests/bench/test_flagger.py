@@ -84,6 +84,13 @@ def test_five_bad_minutes_are_rolled_back_after_the_sixth() -> None:
     assert (first + 1) * 5 == 360
 
 
+def test_a_ratio_exactly_at_the_limit_keeps_it() -> None:
+    n = np.full((1, 300), 100.0)
+    rule = FlaggerRule(name="flagger", threshold=1)
+    assert rule.first_rollback(cell_of(counts(n, n / 100, n, 0 * n))) == -1
+    assert rule.first_rollback(cell_of(counts(n, n / 50, n, 0 * n))) > 0
+
+
 def test_the_last_check_is_too_late_for_a_roll_back() -> None:
     n = np.full((1, 300), 100.0)
     bad = 0 * n

@@ -100,6 +100,11 @@ def test_asking_each_minute_with_its_own_points_never_fails() -> None:
     assert (PipeCDRule(name="pipecd", interval_s=60.0).first_rollback(cell) == -1).all()
 
 
+def test_a_range_has_both_its_ends_so_two_minutes_bring_three_points_but_the_first_time() -> None:
+    cell = steady(1000, 0.005, 20, 1, canary_rate=0.5)
+    assert (PipeCDRule(name="pipecd", interval_s=120.0).first_rollback(cell) == 47).all()
+
+
 def test_failures_add_up_to_the_limit() -> None:
     cell = steady(1000, 0.005, 5, 1, canary_rate=0.05)
     assert (PipeCDRule(name="pipecd", failure_limit=2).first_rollback(cell) == 179).all()
