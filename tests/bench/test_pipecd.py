@@ -33,6 +33,13 @@ def test_two_points_a_side_can_never_fail_and_three_only_on_one_side() -> None:
     assert p_value(*three, Deviation.EITHER) == pytest.approx(0.10)
 
 
+def test_three_higher_points_miss_the_level_by_a_rounding_and_three_lower_ones_do_not() -> None:
+    """1 - 0.95 is 0.050000000000000044, in PipeCD as here."""
+    above, below = values(4, 5, 6), values(1, 2, 3)
+    assert not deviates(above, below, Deviation.HIGH)
+    assert deviates(below, above, Deviation.LOW)
+
+
 def test_identical_and_absent_data_are_no_deviation_but_a_missing_side_is() -> None:
     nothing, some = values(), values(1, 2, 3)
     assert not deviates(nothing, nothing, Deviation.EITHER)
@@ -100,9 +107,9 @@ def test_asking_each_minute_with_its_own_points_never_fails() -> None:
     assert (PipeCDRule(name="pipecd", interval_s=60.0).first_rollback(cell) == -1).all()
 
 
-def test_a_range_has_both_its_ends_so_two_minutes_bring_three_points_but_the_first_time() -> None:
+def test_a_range_has_both_its_ends_so_three_minutes_bring_four_points_but_the_first_time() -> None:
     cell = steady(1000, 0.005, 20, 1, canary_rate=0.5)
-    assert (PipeCDRule(name="pipecd", interval_s=120.0).first_rollback(cell) == 47).all()
+    assert (PipeCDRule(name="pipecd", interval_s=180.0).first_rollback(cell) == 71).all()
 
 
 def test_failures_add_up_to_the_limit() -> None:
