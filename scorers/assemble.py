@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from operator import itemgetter
 
 from domain.records import Report, SignalInput, TickInput
 from domain.rollout import JudgingContext
@@ -36,6 +37,8 @@ CATCH_UP_S = 5.0
 
 Row = tuple[str, Arm, float, str]
 """Identity of an input within a rollout: signal, arm, tick end, replica. The signal tells the source."""
+_arm_end_of = itemgetter(0, 1, 2)
+_replica_of = itemgetter(3)
 
 
 @dataclass(slots=True)
@@ -239,7 +242,7 @@ def _tick(waiting: _Waiting, end: float, now: float) -> TickInput:
     rows = sorted((row for row in waiting.inputs if row[2] <= end), key=_row_order)
     signals = _joined(_arms(waiting, rows))
     # Rows are in order, so the newest end of each signal, arm and replica is the last one written.
-    for signal, arm, past, replica in rows:
+    for signal, arm, past, replica in rows if waiting.slower else ():
         if signal in waiting.slower:
             waiting.taken.setdefault((signal, arm), {})[replica] = past
     problems: dict[str, str] = {}
@@ -259,11 +262,11 @@ def _arms(waiting: _Waiting, rows: Sequence[Row]) -> list[SignalInput]:
     Where the whole arm is there as well as replicas of it, the same things were counted twice: the whole
     stands, because nothing is missing in it.
     """
-    if not any(row[3] for row in rows):
+    if not any(map(_replica_of, rows)):
         return [waiting.inputs.pop(row) for row in rows]
     _choose_bits(waiting, rows)
     arms = []
-    for (_, arm, _), group in groupby(rows, key=lambda row: row[:3]):
+    for (_, arm, _), group in groupby(rows, key=_arm_end_of):
         parts = [(row[3], waiting.inputs.pop(row)) for row in group]
         name, whole = parts[0]
         if name == "":

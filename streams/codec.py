@@ -230,11 +230,10 @@ def pack_samples(
 
 def _replicas_of(samples: Sequence[Sample]) -> tuple[tuple[str, ...], list[int]]:
     """The names of a frame's replicas and each row's index of its own; both empty when no row has one."""
-    names = [each.replica for each in samples]
-    known = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    if not any(known):
+    if {each.replica for each in samples} <= {""}:
         return (), []
-    return tuple(known), [known[name] for name in names]
+    known = {name: index for index, name in enumerate(dict.fromkeys(each.replica for each in samples))}
+    return tuple(known), [known[each.replica] for each in samples]
 
 
 def _refuse_strangers(samples: Sequence[Sample], rollouts: dict[str, int]) -> None:
