@@ -103,11 +103,27 @@ def fold_clock(before: RolloutFold, now: float) -> Folded | None:
 
 def fold_ticks(befores: Sequence[RolloutFold], ticks: Sequence[TickInput]) -> list[Folded]:
     """Fold one tick for each of many rollouts; gates are judged together, per judge."""
-    rows = [_rows(before, tick) for before, tick in zip(befores, ticks, strict=True)]
+    rows = [rows_of(before, tick) for before, tick in zip(befores, ticks, strict=True)]
     answers = _judge(befores, rows)
     return [
         _fold_tick(before, tick, answer) for before, tick, answer in zip(befores, ticks, answers, strict=True)
     ]
+
+
+def retrace(before: RolloutFold | None, stored: Evaluation) -> RolloutFold:
+    """Where a rollout stands after a stored evaluation, whose scores are taken as they are.
+
+    Unlike a replay it asks no judge: it goes the way that the rollout went, whatever judges today, and gates
+    remember nothing of such a tick. Raises :class:`RecordError` when it cannot be told from where to go on.
+    """
+    if stored.fold is not None:
+        return stored.fold
+    if before is None:
+        raise RecordError(f"seq {stored.seq} of {stored.rollout_id} is not where the rollout begins")
+    if isinstance(stored.input, TickInput):
+        answers = list(zip(before.gates, stored.scores, strict=True))
+        return _fold_tick(before, stored.input, answers).fold
+    return fold(before, stored.input).fold
 
 
 # Ticks.
@@ -128,7 +144,8 @@ def _judge(befores: Sequence[RolloutFold], rows: Sequence[list[GateRow]]) -> lis
     return answers
 
 
-def _rows(before: RolloutFold, tick: TickInput) -> list[GateRow]:
+def rows_of(before: RolloutFold, tick: TickInput) -> list[GateRow]:
+    """What the judge is asked about one tick of a rollout: a row per gate, in the policy's order."""
     inputs = index(tick.signals)
     policy = before.context.policy
     since = window_since(before.state, tick.start)
