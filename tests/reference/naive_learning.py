@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from math import ceil, exp, log, sqrt
 
 
@@ -29,6 +30,29 @@ def squares_and_variances(
         square = (r[t] - k[t] * mean) ** 2 / (1 + k[t] * near / (near + 8) ** 2)
         out.append((square, k[t] * theta[t] * (1 - theta[t])))
     return out
+
+
+def dispersions_by_bin(ticks: list[tuple[float, float, float]]) -> list[float]:
+    """phi by bin from ticks of (events, square, variance)."""
+    found = [1.0]
+    ends = [1, 2, 4, 8, 16, 32, 64, 128, float("inf")]
+    for lower, upper in pairwise(ends):
+        inside = [(square, variance) for events, square, variance in ticks if lower < events <= upper]
+        weight = sum(variance for _, variance in inside) + 1
+        phi = (sum(square for square, _ in inside) + found[-1]) / weight
+        error = sqrt(sum((square - phi * variance) ** 2 for square, variance in inside)) / weight
+        bound = max(1.0, phi + error)
+        found.append(max(bound, found[-1]) if len(inside) < 50 else bound)
+    return found
+
+
+def dispersion_of_row(ticks: list[tuple[float, float, float]]) -> float:
+    """phi of one row of at least ten ticks with two or more events."""
+    inside = [(square, variance) for events, square, variance in ticks if events >= 2]
+    weight = sum(variance for _, variance in inside)
+    phi = sum(square for square, _ in inside) / weight
+    error = sqrt(sum((square - phi * variance) ** 2 for square, variance in inside)) / weight
+    return max(1.0, phi + 2 * max(error, phi * sqrt(2 / len(inside))))
 
 
 def null_log_likelihood(

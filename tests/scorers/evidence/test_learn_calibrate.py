@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import log
 
@@ -10,8 +11,8 @@ import numpy as np
 import pytest
 
 from domain.calibration import Calibration, Law, Tier
-from scorers.evidence.learn.calibrate import calibrate
-from scorers.evidence.learn.history import History
+from scorers.evidence.learn.calibrate import Gates, calibrate
+from scorers.evidence.learn.history import History, Series
 from scorers.evidence.learn.split import canary_against_stable
 from scorers.evidence.learn.threshold import log_evidence
 from scorers.evidence.types import Floats
@@ -30,7 +31,7 @@ from tests.scorers.evidence.healthy_histories import (
 )
 
 
-def learnt(history: History, gates: dict[str, tuple[str, ...]] = GATES) -> Calibration | None:
+def learnt(history: History, gates: Gates = GATES) -> Calibration | None:
     return calibrate(history, gates=gates, alpha=0.01, warmup_s=30.0, halves_factor=1.5**0.5)
 
 
@@ -56,6 +57,15 @@ def test_only_rollouts_in_which_the_canary_was_seen_count(plain: History) -> Non
     found = must(learnt(replace(plain, series={NAME: series})))
     assert found.tier is Tier.R1
     assert found.runs == 100
+
+
+def test_runs_in_which_nothing_was_seen_are_not_counted(plain: History) -> None:
+    one = plain.series[NAME]
+    silent = np.arange(100)[:, None] >= 60
+    emptied = {key: np.where(silent, 0.0, getattr(one, key)) for key in Series.__slots__}
+    history = replace(plain, series={NAME: Series(**emptied)})
+    assert must(learnt(history)).runs == 60
+    assert must(learnt(without_canary(history))).runs == 60
 
 
 def test_without_halves_few_rollouts_teach_nothing(plain: History) -> None:
@@ -112,7 +122,7 @@ def test_a_calibration_is_the_same_each_time_and_survives_the_wire(plain: Histor
     assert msgspec.json.decode(wire, type=Calibration) == once
 
 
-SERVICES = {
+SERVICES: dict[str, tuple[Callable[[int, int], Service], float]] = {
     "independent": (lambda seed, runs: Service(), 0.08),
     "clustered": (lambda seed, runs: Service(cluster=4.0), 0.15),
     "replicas": (lambda seed, runs: Service(canary_effect=of_replicas(seed, runs, 0.3, 2, 10)), 0.37),

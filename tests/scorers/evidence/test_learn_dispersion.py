@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from domain.calibration import DISPERSION_BINS
 from scorers.evidence.kernel import dispersion_of
 from scorers.evidence.learn import dispersion
 from scorers.evidence.learn.dispersion import BINS, UNKNOWN, dispersion_by_bin, dispersion_by_row
 from scorers.evidence.learn.split import Split, half_against_half
-from tests.reference.naive_learning import squares_and_variances
+from tests.reference.naive_learning import dispersion_of_row, dispersions_by_bin, squares_and_variances
 from tests.scorers.evidence.healthy_histories import (
     NAME,
     Service,
@@ -26,9 +28,7 @@ def halves(service: Service, seed: int, runs: int = 200) -> Split:
 def test_independent_requests_have_a_dispersion_of_one() -> None:
     learnt = dispersion_by_bin(halves(Service(rps=1000.0), seed=1))
     events = halves(Service(rps=1000.0), seed=1).events
-    seen = [
-        at for at in range(BINS) if (np.searchsorted(dispersion.DISPERSION_BINS, events) == at).sum() > 1000
-    ]
+    seen = [at for at in range(BINS) if (np.searchsorted(DISPERSION_BINS, events) == at).sum() > 1000]
     assert len(seen) >= 4
     assert max(learnt[at] for at in seen) < 1.15
     assert min(learnt) >= 1.0
@@ -71,6 +71,24 @@ def test_the_residuals_match_the_naive_ones() -> None:
         np.testing.assert_allclose(np.stack((squares[row], variances[row]), axis=1), naive, atol=1e-12)
 
 
+@pytest.mark.parametrize(("rps", "runs"), [(30.0, 2), (300.0, 3), (1000.0, 4), (5000.0, 1)])
+def test_dispersions_match_the_naive_ones(rps: float, runs: int) -> None:
+    split = halves(Service(rps=rps, cluster=2.0), 9, runs)
+    rows = [_ticks(split, row) for row in range(runs)]
+    assert dispersion_by_bin(split) == pytest.approx(
+        dispersions_by_bin([tick for row in rows for tick in row])
+    )
+    by_row = dispersion_by_row(split)[:, 0]
+    assert list(by_row) == pytest.approx([dispersion_of_row(row) for row in rows])
+
+
+def test_an_even_split_never_takes_dispersion_below_one() -> None:
+    even, exposure = np.full((4, 300), 50.0), np.full((4, 300), 1e4)
+    split = Split(even, exposure, even, exposure)
+    assert dispersion_by_bin(split) == (1.0,) * BINS
+    assert (dispersion_by_row(split) == 1.0).all()
+
+
 def test_a_row_with_nine_informative_ticks_knows_nothing_and_with_ten_something() -> None:
     s, n = np.zeros((2, 120)), np.full((2, 120), 100.0)
     s[0, :9], s[1, :10] = 1.0, 1.0
@@ -97,6 +115,13 @@ def test_a_row_learns_the_same_alone_as_among_others() -> None:
     together = dispersion_by_row(half_against_half(history.series[NAME]))
     alone = dispersion_by_row(half_against_half(first_runs(history, 1).series[NAME]))
     np.testing.assert_array_equal(together[:1], alone)
+
+
+def _ticks(split: Split, row: int) -> list[tuple[float, float, float]]:
+    """Events, square and variance of a run's ticks that have any, the naive way."""
+    arms = (list(of[row]) for of in (split.s_1, split.n_1, split.s_2, split.n_2))
+    parts = zip(split.events[row], squares_and_variances(*arms), strict=True)
+    return [(float(events), *pair) for events, pair in parts if events > 0]
 
 
 def _with_even_ticks(split: Split, ticks: int) -> Split:

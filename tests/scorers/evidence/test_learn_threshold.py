@@ -103,6 +103,16 @@ def test_rollouts_on_other_timetables_are_judged_as_alone() -> None:
     np.testing.assert_array_equal(together[:1], evidence(first_runs(mixed, 1), law))
 
 
+def test_rollouts_that_warmed_up_for_longer_are_judged_as_alone() -> None:
+    history = history_of(Service(rps=300.0), 9, runs=3)
+    ends = history.ends_warmup.copy()
+    ends[1, 8], ends[1, 20] = False, True
+    mixed = replace(history, ends_warmup=ends)
+    weights = start_weights(mixed, False)
+    np.testing.assert_array_equal(weights[[0, 2]], start_weights(history, False)[[0, 2]])
+    assert weights[1, 20] > 0.5 > weights[1, 8]
+
+
 def test_ticks_after_a_rollouts_end_add_nothing() -> None:
     history = history_of(Service(rps=300.0, canary_effect=1.0), 5, runs=3)
     over = np.arange(TICKS) >= 100

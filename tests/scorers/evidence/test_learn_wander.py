@@ -78,6 +78,18 @@ def test_a_margin_takes_out_what_it_explains() -> None:
     assert learnt_wander(split, doubled, PLAIN, INTERVAL_S)[0] <= 0.08
 
 
+@pytest.mark.parametrize("seed", [5, 6, 7, 8])
+def test_of_laws_within_a_nat_of_the_best_the_widest_is_taken(seed: int) -> None:
+    split = canaries(Service(rps=30.0), seed, runs=60)
+    likelihoods = log_likelihoods(split, np.ones(split.n_1.shape), PLAIN, INTERVAL_S)
+    best = float(likelihoods.max())
+    taken = wander_of(split)
+    assert likelihoods[LAWS.index(taken)] >= best - 1.0
+    wider = [k for k in range(len(LAWS)) if LAWS[k][0] > taken[0]]
+    assert all(likelihoods[k] < best - 1.0 for k in wider)
+    assert taken[0] > LAWS[int(likelihoods.argmax())][0]
+
+
 def test_without_events_the_widest_wander_is_kept() -> None:
     silent = without_anything(history_of(Service(), 9, runs=2))
     assert wander_of(canary_against_stable(silent.series[NAME])) == (TAUS[-1], None)

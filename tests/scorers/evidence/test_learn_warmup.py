@@ -37,6 +37,12 @@ def test_a_cold_first_step_is_learnt_block_by_block() -> None:
     assert max(later) < 1.25
 
 
+def test_rollouts_that_never_left_the_first_step_teach_nothing_of_later_ones() -> None:
+    first, later = margins_of(_history([[10.0] * 8] * 20))
+    assert max(first) < 1.5
+    assert later == (15.0,) * 4
+
+
 def test_margins_cover_the_healthy_ratio_nearly_always() -> None:
     service = Service(rps=100.0, canary_effect=cold_start(ratio=3.0, ticks=2))
     learnt = [margins_of(history_of(service, seed, runs=40))[0][0] for seed in range(40)]
