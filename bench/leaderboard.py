@@ -32,7 +32,7 @@ from bench.judging.nezha_cells import DIVISIONS
 from bench.judging.nezha_figures import Seen, real_json
 from bench.judging.picture import draw
 from bench.judging.report import judge_json, print_tables, suite_json
-from bench.judging.roster import LATENCY_RULES, RULES, missing
+from bench.judging.roster import FIXED_SCHEDULE, LATENCY_RULES, RULES, missing
 from bench.judging.scenarios import HEALTHY, RATES, REPORTING_SEEDS, TUNING_SEEDS
 from bench.judging.tasks import FULL, QUICK, Size, Task, traces, work
 from domain.clock import SystemClock
@@ -98,9 +98,11 @@ def score(
 ) -> dict[str, Any]:
     """The whole leaderboard; keys as :mod:`bench.judging.report` says."""
     began = SystemClock().now()
-    skipped = {name: reason for name in judges if (reason := missing(RULES, name))}
+    skipped = dict(_not_there(judges))
     present = tuple(name for name in judges if name not in skipped)
-    of_latency = tuple(name for name in judges if name in LATENCY_RULES and not missing(LATENCY_RULES, name))
+    of_latency = tuple(
+        name for name in judges if name in LATENCY_RULES and f"{name} on latencies" not in skipped
+    )
     for name, reason in skipped.items():
         say(f"skipped {name}: {reason}")
     _say_caps(present, is_quick)
@@ -121,6 +123,18 @@ def score(
     }
     say(f"done in {board['seconds']} s")
     return board
+
+
+def _not_there(judges: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Parts that do not exist yet, and why."""
+    for name in judges:
+        wanted = {name: RULES[name].where, f"promotions of {name}": RULES[name].promotion}
+        if name in LATENCY_RULES:
+            wanted[f"{name} on latencies"] = LATENCY_RULES[name].where
+        for part, where in wanted.items():
+            reason = None if where == FIXED_SCHEDULE else missing(where)
+            if reason is not None:
+                yield part, reason
 
 
 def _say_caps(present: Sequence[str], is_quick: bool) -> None:
@@ -158,6 +172,8 @@ def _worked(tasks: Sequence[Task], workers: int) -> Iterator[Judged | Seen]:
     with ProcessPoolExecutor(max_workers=workers, mp_context=spawning) as pool:
         futures = {pool.submit(work, task): task for task in tasks}
         for number, future in enumerate(as_completed(futures), start=1):
+            if future.exception() is not None:
+                pool.shutdown(cancel_futures=True)
             future.result()
             say(f"{number}/{len(tasks)} {futures[future]}")
         for future in futures:

@@ -15,7 +15,7 @@ from bench.judging.figures import Judged, Promotion, fixed_schedule, judged
 from bench.judging.nezha import Traces, data_folder, load
 from bench.judging.nezha_cells import LatencyRule
 from bench.judging.nezha_figures import Seen, judge_effects, judge_faults
-from bench.judging.roster import FIXED_SCHEDULE, LATENCY_RULES, RULES, attribute, made
+from bench.judging.roster import FIXED_SCHEDULE, LATENCY_RULES, RULES, made, made_promotion
 from bench.judging.scenarios import (
     HEALTHY,
     REGRESSIONS,
@@ -38,12 +38,14 @@ class Size:
     """Rollouts per regressed cell and seed."""
     real: int
     """A/A divisions of the real requests."""
+    promoted: int
+    """Rollouts per cell and seed that step on evidence, at most."""
     slowed: int
     """Divisions per known slowdown, and per fault."""
 
 
-FULL = Size(healthy=1000, regressed=200, real=1000, slowed=300)
-QUICK = Size(healthy=400, regressed=100, real=200, slowed=60)
+FULL = Size(healthy=1000, regressed=200, promoted=200, real=1000, slowed=300)
+QUICK = Size(healthy=400, regressed=100, promoted=50, real=200, slowed=60)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +75,12 @@ def work(task: Task) -> list[Judged] | list[Seen]:
     if task.track in ("divisions", "faults"):
         return _work_real(task)
     found: list[Judged] = []
-    rules = {name: made(RULES[name]) for name in task.judges}
+    rules: dict[str, Rule] = {name: made(RULES[name]) for name in task.judges}
+    promotions: dict[str, Promotion | None] = {
+        name: made_promotion(RULES[name]) if task.track == "family" else None for name in task.judges
+    }
     for cell in _cells(task):
-        found += [_judged(task, name, rule, cell) for name, rule in rules.items()]
+        found += [_judged(task, name, rule, promotions[name], cell) for name, rule in rules.items()]
     return found
 
 
@@ -97,17 +102,16 @@ def family_cells(healthy: str, rps: int, seed: int, size: Size) -> Iterator[Cell
         yield cell_of(kind, rps, seed, size.regressed if kind.regression else size.healthy, history)
 
 
-def _judged(task: Task, name: str, rule: Rule, cell: Cell) -> Judged:
+def _judged(task: Task, name: str, rule: Rule, promotion: Promotion | None, cell: Cell) -> Judged:
     entry = RULES[name]
     most = entry.quick_most if task.is_quick else entry.full_most
-    some = cell if most is None or most >= cell.live.rollouts else first_rollouts(cell, most)
+    some = cell if most is None else first_rollouts(cell, most)
     found = replace(judged(rule, some, seed=task.seed, suite=task.track), judge=name)
-    if task.track != "family" or not entry.promotion:
-        return found
-    if entry.promotion == FIXED_SCHEDULE:
+    if task.track == "family" and entry.promotion == FIXED_SCHEDULE:
         return replace(found, promotions=fixed_schedule(found))
-    promotion: Promotion = attribute(entry.promotion)()
-    return replace(found, promotions=promotion.run(some))
+    if promotion is None:
+        return found
+    return replace(found, promotions=promotion.run(first_rollouts(some, task.size.promoted)))
 
 
 def _work_real(task: Task) -> list[Seen]:

@@ -34,6 +34,7 @@ def trivial(monkeypatch: pytest.MonkeyPatch) -> None:
         "at_once": Entry(where=RULE, settings={"name": "at_once", "tick": 0}, quick_most=1),
         "stepping": Entry(where=RULE, settings={"name": "stepping", "tick": 1}, promotion=promotion),
         "planned": Entry(where="bench.judging.not_written_yet:Judge"),
+        "named": Entry(where="tests.bench.trivial_rules:NotWrittenYet"),
     }
     monkeypatch.delenv("SENTRA_DATA", raising=False)
     for name, entry in judges.items():
@@ -53,7 +54,7 @@ def test_the_json_has_the_promised_keys_and_counts_right(
     picture = tmp_path / "folder" / "board.png"
     out, err = run(
         capsys, monkeypatch, "--json", "--quick", "--healthy", "4", "--regressed", "2",
-        "--judges", "never", "at_once", "stepping", "planned", "--picture", str(picture),
+        "--judges", "never", "at_once", "stepping", "planned", "named", "--picture", str(picture),
     )  # fmt: skip
     board = json.loads(out)
     assert set(board["judges"]) == {"never", "at_once", "stepping"}
@@ -74,7 +75,10 @@ def test_the_json_has_the_promised_keys_and_counts_right(
     assert at_once["rollouts"] == {"healthy": 30, "regressed": 33}, "slow judges see fewer rollouts"
     assert never["rollouts"] == {"healthy": 120, "regressed": 66}
     assert board["seeds"] == list(REPORTING_SEEDS[:1])
-    assert "not_written_yet" in board["skipped"]["planned"]
+    assert board["skipped"] == {
+        "planned": "there is no module bench.judging.not_written_yet",
+        "named": "there is no NotWrittenYet in tests.bench.trivial_rules",
+    }
     assert board["real"]["nezha"].startswith("skipped")
     assert "skipped planned" in err and "at_once is slow: only 1 rollouts" in err
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -111,6 +115,14 @@ def test_two_workers_find_what_one_finds(
     two, _ = run(capsys, monkeypatch, *words, "--workers", "2")
     assert json.loads(one)["judges"] == json.loads(two)["judges"]
     assert json.loads(one)["is_tuned_on"] == [101]
+
+
+def test_a_judge_that_fails_ends_the_run(
+    trivial: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RULES, "wrong", Entry(where=RULE, settings={"name": "wrong", "tick": 300}))
+    with pytest.raises(ValueError, match="outside"):
+        run(capsys, monkeypatch, "--healthy", "2", "--regressed", "1", "--judges", "wrong")
 
 
 def test_unknown_judges_are_refused_with_the_known_ones(
