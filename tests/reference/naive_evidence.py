@@ -19,6 +19,8 @@ WORSE = (2, 3, 5, 7, 9, 12, 16, 21, 25, 30, 37, 46)
 HELD_LIKELY = (1.0, 1.0, 1.5, 1.5, 2.0, 2.0, 1.5, 1.0, 0.7, 0.5, 0.3, 0.2)
 OVER = (1.2, 1.4, 1.7, 2.0, 2.5, 3.5, 5.0, 8.0, 12.0, 20.0, 40.0, 100.0)
 UNDER = (0.85, 0.7, 0.5, 0.35, 0.2, 0.1, 0.03, 0.003)
+HOPE_SPREAD = 0.35
+"""Nats."""
 CONVINCED = log(1e40)
 """Evidence is not counted beyond this."""
 
@@ -53,6 +55,11 @@ def log_sum(values: Floats | Sequence[float]) -> float:
     """log of the sum of exponentials; minus infinity for nothing."""
     best = max(values, default=-inf)
     return best if best == -inf else best + log(sum(exp(each - best) for each in values))
+
+
+def unspent(spent: float) -> float:
+    """log of the prior that nothing has begun yet."""
+    return log(1 - spent) if spent < 1 else -inf
 
 
 def lattice(tau: float) -> Floats:
@@ -111,8 +118,8 @@ def filtered(tau: float, kept: float, ticks: Sequence[Tick]) -> list[tuple[float
         if total > CONVINCED:
             alternatives = [each - (total - CONVINCED) for each in alternatives]
             total = CONVINCED
-        rest = log(1 - spent) if spent < 1 - 1e-12 else -inf
-        out.append((log_sum([total, rest]) if total < CONVINCED else total, _believed(points, alternatives)))
+        log_e = total if total == CONVINCED else log_sum([total, unspent(spent)])
+        out.append((log_e, _believed(points, alternatives)))
     return out
 
 
@@ -160,7 +167,7 @@ def plain_relative(ticks: Sequence[Tick]) -> list[float]:
             if tick.compares:
                 gain = tick.s_c * log(r) + (tick.s_c + tick.s_b) * log((a + tick.n_b) / (a * r + tick.n_b))
             logs[k] = log_sum([logs[k], begun]) + gain
-        out.append(log_sum([*logs, log(1 - spent) if spent < 1 - 1e-12 else -inf]))
+        out.append(log_sum([*logs, unspent(spent)]))
     return out
 
 
@@ -191,14 +198,18 @@ def breach(
                 if weight:
                     terms.append(log(weight / len(OVER)) + sum(gains) / phi)
         spent = sum(weight for _, _, weight in ticks[: now + 1])
-        out.append(log_sum([*terms, log(1 - spent) if spent < 1 - 1e-12 else -inf]))
+        out.append(log_sum([*terms, unspent(spent)]))
     return out
 
 
-def kept(bad: float, n: float, limit: float, phi: float, *, is_count: bool) -> float:
-    """log E against a rate of at least ``limit``."""
+def kept(bad: float, n: float, limit: float, phi: float, *, is_count: bool, hope: float) -> float:
+    """log E against a rate of at least ``limit``; half of the prior is even, half lies around ``hope``."""
     gains = [limit_gain(bad, n, limit, r, is_count=is_count) / phi for r in UNDER]
-    return log_sum(gains) - log(len(gains))
+    nearby = [-0.5 * ((log(r) - log(hope)) / HOPE_SPREAD) ** 2 for r in UNDER]
+    around = [each - log_sum(nearby) for each in nearby]
+    return log_sum(
+        [gain + log(0.5 / len(UNDER) + 0.5 * exp(share)) for gain, share in zip(gains, around, strict=True)]
+    )
 
 
 # Bounds of the ratio.
