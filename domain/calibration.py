@@ -57,6 +57,8 @@ class Law(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Correlation time of the log ratio in seconds; ``None`` is for ever: an effect of the version itself."""
     dispersion: tuple[float, ...] = (1.0,) * (len(DISPERSION_BINS) + 1)
     """Variance of the split relative to independent requests, by :data:`DISPERSION_BINS`; at least 1."""
+    clustering: float = 1.0
+    """How many events come together on average, weighted by events: what one is worth against a limit."""
     warmup_margin: tuple[tuple[float, ...], tuple[float, ...]] = ((UNLEARNT_MARGIN,), (UNLEARNT_MARGIN,))
     """How many times stable's rate a healthy version may show while it warms up, by block of
     :data:`WARMUP_BLOCK_S` since the weight change: in the first step, in later steps. The last block's

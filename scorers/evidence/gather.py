@@ -76,7 +76,7 @@ def given_of(row: GateRow, regime: Regime) -> tuple[list[float], float, bool]:
     given[col.SHARE] = policy.weights_bp[moment.step] / FULL_BP
     given[col.EXPECTED] = _expected(row)
     given[col.BETA] = policy.beta
-    given[col.DISPERSION] = max(regime.law.dispersion)
+    given[col.DISPERSION] = regime.law.clustering
     given[col.SPLIT_DISPERSION] = 1.0
     if newest is not None:
         given[col.START], given[col.END] = newest.start, newest.end

@@ -63,7 +63,9 @@ CANARY_BAD = 22
 STABLE_STEP_BAD = 23
 STABLE_STEP_N = 24
 """Stable's events and exposure in this step."""
-MARKS = 25
+HOPE = 25
+"""Fraction of the claim at which a healthy canary's rate is expected."""
+MARKS = 26
 
 # Per series.
 EDGE = 0

@@ -19,6 +19,8 @@ from scorers.evidence.kernel import CEILING
 from scorers.evidence.types import Floats
 
 OVER = len(OVER_LIMIT)
+HOPE_SPREAD = 0.35
+"""Width of the prior around the rate that is expected, in nats: about one step of the grid."""
 _STEEPEST = 300.0
 _NEVER = -690.0
 
@@ -64,15 +66,24 @@ def breaks_limit(
 
 
 @compiled
-def keeps_limit(bad: float, n: float, limit: float, is_count: bool, dispersion: float) -> float:
-    """log E against "the rate is at least ``limit``" after ``bad`` of ``n`` in all."""
-    best = _NEVER
-    total = 0.0
+def keeps_limit(bad: float, n: float, limit: float, is_count: bool, dispersion: float, hope: float) -> float:
+    """log E against "the rate is at least ``limit``" after ``bad`` of ``n`` in all.
+
+    ``hope`` is the fraction of the limit at which the rate is expected, told before the counts were seen:
+    half of the prior lies around it, which needs a quarter fewer requests than an even one when it is
+    right, and 0.7 nats more at most when it is wrong.
+    """
+    nearby = 0.0
     for k in range(len(UNDER_LIMIT)):
+        nearby += exp(-0.5 * ((log(UNDER_LIMIT[k]) - log(hope)) / HOPE_SPREAD) ** 2)
+    best, total = _NEVER, 0.0
+    for k in range(len(UNDER_LIMIT)):
+        closeness = exp(-0.5 * ((log(UNDER_LIMIT[k]) - log(hope)) / HOPE_SPREAD) ** 2)
+        prior = 0.5 / len(UNDER_LIMIT) + 0.5 * closeness / nearby
         gain = _gain(bad, n, limit, UNDER_LIMIT[k], is_count) / dispersion
         if gain > best:
-            total = total * exp(best - gain) + 1.0
+            total = total * exp(best - gain) + prior
             best = gain
         else:
-            total += exp(gain - best)
-    return best + log(total / len(UNDER_LIMIT))
+            total += prior * exp(gain - best)
+    return best + log(total)

@@ -13,6 +13,7 @@ from scorers.evidence.layout import (
     CANARY_BAD,
     CLAIM,
     DAMAGED,
+    HOPE,
     LAST_END,
     N_ALL,
     N_WARM,
@@ -115,8 +116,10 @@ def _open_step(row: Floats, at_ratios: int, ratios: int, step: float) -> None:
 
 
 @compiled
-def _claim(row: Floats, given: Floats) -> float:
-    """The step's claim, from what was known before this tick's events."""
+def _make_claim(row: Floats, given: Floats) -> None:
+    """The step's claim and how far below it a healthy canary should stay, from what was known before this
+    tick's events."""
+    is_count = given[IS_COUNT] > 0.0
     expected = given[EXPECTED]
     if expected < 0.0:
         expected = (row[STABLE_BAD] + 0.5) / (row[STABLE_N] + 1.0)
@@ -126,15 +129,11 @@ def _claim(row: Floats, given: Floats) -> float:
         per_second = row[TRAFFIC_N] / row[TRAFFIC_S] * given[SHARE]
     else:
         per_second = 0.0
-    return choose_claim(
-        given[LIMIT],
-        given[IS_COUNT] > 0.0,
-        expected,
-        per_second,
-        given[TIME_LEFT],
-        given[MOST_CLAIM],
-        given[BETA],
+    claim = choose_claim(
+        given[LIMIT], is_count, expected, per_second, given[TIME_LEFT], given[MOST_CLAIM], given[BETA]
     )
+    row[CLAIM] = claim
+    row[HOPE] = min(1.0, max(1e-6, expected / claimed_limit(given[LIMIT], claim, is_count)))
 
 
 @compiled
@@ -142,8 +141,8 @@ def _log_pass(row: Floats, given: Floats) -> float:
     """Evidence of the step that the claim holds: since its weight, and since its warm-up, half and half."""
     is_count = given[IS_COUNT] > 0.0
     limit = claimed_limit(given[LIMIT], row[CLAIM], is_count)
-    one = keeps_limit(row[BAD_ALL], row[N_ALL], limit, is_count, given[DISPERSION])
-    other = keeps_limit(row[BAD_WARM], row[N_WARM], limit, is_count, given[DISPERSION])
+    one = keeps_limit(row[BAD_ALL], row[N_ALL], limit, is_count, given[DISPERSION], row[HOPE])
+    other = keeps_limit(row[BAD_WARM], row[N_WARM], limit, is_count, given[DISPERSION], row[HOPE])
     high = max(one, other)
     return high + log(0.5 * (1.0 + exp(min(one, other) - high)))
 
@@ -212,7 +211,7 @@ def _count(
         row, ratios_at, given[BAD], given[CANARY_N], given[BASE_BAD], given[BASE_N], given[SPLIT_DISPERSION]
     )
     if given[IS_WARM] > 0.0 and row[CLAIM] == 0.0:
-        row[CLAIM] = _claim(row, given)
+        _make_claim(row, given)
     row[SECONDS] += given[END] - given[START]
     row[BAD_ALL] += given[SUSPECT]
     row[N_ALL] += given[CANARY_N]

@@ -142,9 +142,4 @@ def still_needed(case: Case) -> float | None:
     if rate >= limit:
         return None
     nats = log(1.0 / row.context.policy.beta) - case.log_pass
-    return max(1.0, nats * max(row_dispersion(case), 1.0) / divergence(rate, limit, is_count))
-
-
-def row_dispersion(case: Case) -> float:
-    """What one independent event is worth in events of this service."""
-    return max(case.found.regime.law.dispersion)
+    return max(1.0, nats * case.found.regime.law.clustering / divergence(rate, limit, is_count))

@@ -100,6 +100,7 @@ def _widest(laws: Sequence[Law]) -> Law | None:
     return replace(
         wide,
         dispersion=tuple(map(max, zip(*(law.dispersion for law in laws), strict=True))),
+        clustering=max(law.clustering for law in laws),
         warmup_margin=(
             tuple(map(max, zip(*(law.warmup_margin[0] for law in laws), strict=True))),
             tuple(map(max, zip(*(law.warmup_margin[1] for law in laws), strict=True))),

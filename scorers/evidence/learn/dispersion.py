@@ -28,7 +28,7 @@ _FEW_TICKS = 50
 """Ticks below which a bin is held to scatter at least as much as the one below it."""
 
 MIN_INFORMATIVE = 10
-"""Ticks with at least two events that one row's own dispersion takes."""
+"""Ticks with events that one row's own dispersion takes."""
 UNKNOWN = 1e9
 """A dispersion beyond any count, which the kernel cuts down to the tick's events: as if all were one
 cluster."""
@@ -50,13 +50,20 @@ def dispersion_by_bin(split: Split) -> tuple[float, ...]:
     return tuple(learnt)
 
 
+def clustering(split: Split) -> float:
+    """The dispersion of all ticks together, at least 1: each counts by its events. 1 without any."""
+    squares, variances = _squares(split)
+    total = float(variances.sum())
+    return max(1.0, float(squares.sum()) / total) if total > 0.0 else 1.0
+
+
 def dispersion_by_row(split: Split) -> Floats:
     """phi of every row from its own ticks alone, the same for every bin: shape (rows, bins).
 
     It is the ratio estimate plus two standard errors (at least those of a chi-square with as many degrees of
-    freedom as ticks), and :data:`UNKNOWN` with fewer than ten ticks of two or more events.
+    freedom as ticks), and :data:`UNKNOWN` with fewer than ten ticks with events.
     """
-    informative = split.events >= 2.0
+    informative = split.events > 0.0
     squares, variances = (np.where(informative, of, 0.0) for of in _squares(split))
     ticks = informative.sum(axis=1)
     total = np.where(ticks > 0, variances.sum(axis=1), 1.0)
