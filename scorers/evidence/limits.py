@@ -76,7 +76,7 @@ def keeps_limit(bad: float, n: float, limit: float, is_count: bool, dispersion: 
     nearby = 0.0
     for k in range(len(UNDER_LIMIT)):
         nearby += exp(-0.5 * ((log(UNDER_LIMIT[k]) - log(hope)) / HOPE_SPREAD) ** 2)
-    best, total = _NEVER, 0.0
+    best, total = -1e308, 0.0
     for k in range(len(UNDER_LIMIT)):
         closeness = exp(-0.5 * ((log(UNDER_LIMIT[k]) - log(hope)) / HOPE_SPREAD) ** 2)
         prior = 0.5 / len(UNDER_LIMIT) + 0.5 * closeness / nearby
