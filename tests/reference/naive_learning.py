@@ -47,8 +47,8 @@ def dispersions_by_bin(ticks: list[tuple[float, float, float]]) -> list[float]:
 
 
 def dispersion_of_row(ticks: list[tuple[float, float, float]]) -> float:
-    """phi of one row of at least ten ticks with two or more events."""
-    inside = [(square, variance) for events, square, variance in ticks if events >= 2]
+    """phi of one row of at least ten ticks."""
+    inside = [(square, variance) for events, square, variance in ticks if events > 0]
     weight = sum(variance for _, variance in inside)
     phi = sum(square for square, _ in inside) / weight
     error = sqrt(sum((square - phi * variance) ** 2 for square, variance in inside)) / weight

@@ -132,9 +132,11 @@ def log_likelihood(start: Floats, first: Ints, steps: Floats, wanders: bool, log
 @compiled
 def _wander(belief: Floats, first: Ints, steps: Floats, moved: Floats) -> None:
     moved[:] = 0.0
+    width = steps.shape[1]
     for i in range(len(belief)):
-        for b in range(steps.shape[1]):
-            moved[first[i] + b] += steps[i, b] * belief[i]
+        reached = moved[first[i] : first[i] + width]  # a view lets the compiler add several points at once
+        for b in range(width):
+            reached[b] += steps[i, b] * belief[i]
 
 
 @compiled

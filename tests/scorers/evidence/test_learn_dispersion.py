@@ -97,9 +97,10 @@ def test_a_row_with_nine_informative_ticks_knows_nothing_and_with_ten_something(
     assert (learnt[1] < 10.0).all()
 
 
-def test_lone_events_inform_no_row() -> None:
-    s, n = np.ones((1, 120)), np.full((1, 120), 100.0)
-    assert (dispersion_by_row(Split(s, n, np.zeros_like(s), n)) == UNKNOWN).all()
+def test_ticks_with_events_in_one_arm_inform_and_those_with_one_arm_do_not() -> None:
+    s, n = np.ones((1, 10)), np.full((1, 10), 100.0)
+    assert (dispersion_by_row(Split(s, n, np.zeros_like(s), n)) < 10.0).all()
+    assert (dispersion_by_row(Split(s, n, np.zeros_like(s), np.zeros_like(n))) == UNKNOWN).all()
 
 
 def test_a_rows_own_dispersion_lies_above_the_truth_nearly_always() -> None:
