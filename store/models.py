@@ -6,7 +6,7 @@ that a late writer can be told from a new one. What each column type means: `sto
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, Index, UniqueConstraint
+from sqlalchemy import Double, ForeignKey, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.columns import (
@@ -328,18 +328,42 @@ class ApiToken(Base):
     last_used_at: Mapped[Time | None]
 
 
-class Calibration(Base):
-    """What was learned about a service's telemetry. Versions are kept; the newest one counts."""
+class CalibrationVersion(Base):
+    """What was learnt about a service's healthy rollouts. Rows never change; the newest one counts."""
 
     __tablename__ = "calibrations"
-    __table_args__ = table_options(UniqueConstraint("service", "environment", "signal", "at"))
+    __table_args__ = table_options(UniqueConstraint("service", "environment", "version"))
 
     id: Mapped[Id]
     service: Mapped[Name]
     environment: Mapped[Name]
-    signal: Mapped[Uid]
+    version: Mapped[Number]
+    """Counts from 1, for each service and environment."""
+    interval_s: Mapped[float] = mapped_column(Double())
+    tier: Mapped[Word]
+    runs: Mapped[int]
     at: Mapped[Time]
     calibration: Mapped[Document]
+
+
+class CalibrationRun(Base):
+    """What is remembered of one finished rollout for learning, so that its evaluations need not be kept."""
+
+    __tablename__ = "calibration_runs"
+    __table_args__ = table_options(Index(None, "service", "environment", "at"))
+
+    rollout_id: Mapped[Uid] = mapped_column(primary_key=True)
+    service: Mapped[Name]
+    environment: Mapped[Name]
+    interval_s: Mapped[float] = mapped_column(Double())
+    outcome: Mapped[Word]
+    is_healthy: Mapped[bool]
+    at: Mapped[Time]
+    """When the rollout ended."""
+    run: Mapped[Blob | None]
+    """NULL when none of its ticks says anything."""
+    is_learnt: Mapped[bool]
+    """Whether a calibration was tried since."""
 
 
 class Meta(Base):
