@@ -22,8 +22,10 @@ from domain.errors import ConfigError, RecordError, StoreError
 from domain.records import Evaluation, RestartInput, RolloutRecord, SampleFrame
 from domain.rollout import RolloutFold
 from domain.signal import Channel
+from scorers.evidence.warm import warm_up
 from sentra.config import Settings
 from sentra.role import Role
+from store.calibrations import Calibrations
 from store.database import check_current, open_engine
 from store.journal import Journal
 from store.leases import Leases
@@ -33,6 +35,7 @@ from store.repository import Repository
 from store.writer import BatchWriter
 from streams.agent import Agent
 from streams.agents.actuate import ActuateAgent
+from streams.agents.calibrate import Learner
 from streams.agents.judge import JudgeAgent
 from streams.agents.record import RecordAgent
 from streams.agents.targets import Publish, TargetDriver
@@ -111,6 +114,8 @@ async def run(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
+        if Role.JUDGE in roles:
+            await asyncio.to_thread(warm_up)
         parts = await _Parts.open(settings, clock or SystemClock(), stack)
         tasks = [asyncio.create_task(each, name=name) for name, each in parts.background(roles)]
         agents = await parts.agents(roles, stack)
@@ -168,6 +173,7 @@ class _Parts:
         self.journal = Journal(engine)
         self.leases = Leases(engine)
         self.outbox = Outbox(engine)
+        self.calibrations = Calibrations(engine)
 
     @classmethod
     async def open(cls, settings: Settings, clock: Clock, stack: AsyncExitStack) -> _Parts:
@@ -270,4 +276,11 @@ class _Parts:
         live = LiveState(self.settings.redis) if self.settings.redis else None
         if live is not None:
             stack.push_async_callback(live.aclose)
-        return RecordAgent(writer=writer, facts=self.repository, live=live, broker_epoch=self.broker_epoch)
+        learner = stack.enter_context(Learner(self.repository, self.calibrations, self.clock))
+        return RecordAgent(
+            writer=writer,
+            facts=self.repository,
+            live=live,
+            broker_epoch=self.broker_epoch,
+            learner=learner,
+        )

@@ -46,6 +46,14 @@ class Live(Protocol):
     async def put(self, record: RolloutRecord) -> bool: ...
 
 
+class Learns(Protocol):
+    """Whoever learns from finished rollouts."""
+
+    def wake(self) -> None:
+        """Something has ended and is stored. Must return at once and raise nothing."""
+        ...
+
+
 class RecordAgent:
     """Remembers the partitions it owns."""
 
@@ -53,11 +61,21 @@ class RecordAgent:
     topics: tuple[str, ...] = tuple(_KINDS)
     interval_s = FLUSH_S
 
-    def __init__(self, *, writer: BatchWriter, facts: Facts, live: Live | None, broker_epoch: str) -> None:
+    def __init__(
+        self,
+        *,
+        writer: BatchWriter,
+        facts: Facts,
+        live: Live | None,
+        broker_epoch: str,
+        learner: Learns | None = None,
+    ) -> None:
         self._writer = writer
         self._facts = facts
         self._live = live
         self._broker_epoch = broker_epoch
+        self._learner = learner
+        self._has_ended = False
         self._positions: dict[int, dict[str, int]] = {}
         self._moved: set[int] = set()
 
@@ -88,6 +106,8 @@ class RecordAgent:
         # An incident of no rollout (a dead letter, say) is for whoever reads the topic.
         if not isinstance(found, IncidentRecord) or found.incident.rollout_id:
             await self._writer.put(found)
+        if isinstance(found, EvaluationFrame):
+            self._has_ended |= any(each.phase.is_final for each in found.evaluations)
         self._positions[record.partition][record.topic] = record.offset + 1
         self._moved.add(record.partition)
         return []
@@ -106,6 +126,9 @@ class RecordAgent:
         except BaseException:
             self._moved |= moved
             raise
+        if self._has_ended and self._learner is not None:
+            self._has_ended = False
+            self._learner.wake()
         return []
 
     def _key(self, partition: int) -> str:
