@@ -10,6 +10,7 @@ import typer
 from sentra.cli.exits import Unreachable
 from sentra.config import Settings, load
 from sentra.embedded.running import find
+from store.calibrations import Calibrations
 from store.database import open_engine
 from store.repository import Repository
 
@@ -41,3 +42,8 @@ def settings_of(config: Path | None) -> Settings:
 def repository_of(settings: Settings) -> Repository:
     """The database of a running Sentra."""
     return Repository(open_engine(settings.database_url))
+
+
+def calibrations_of(settings: Settings) -> Calibrations:
+    """What a running Sentra knows of its services."""
+    return Calibrations(open_engine(settings.database_url))

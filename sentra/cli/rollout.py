@@ -25,7 +25,7 @@ from domain.rollout import RolloutSpec, sources_of
 from domain.units import parse_duration
 from sentra.cli import rollout_ask as asking
 from sentra.cli import rollout_view as view
-from sentra.cli.connect import ConfigOption, repository_of, settings_of
+from sentra.cli.connect import ConfigOption, calibrations_of, repository_of, settings_of
 from sentra.cli.exits import Exit, Rejected
 from sentra.cli.output import Output, OutputOption, console, notes, show_json, show_table
 from sentra.cli.policy import read_policy
@@ -91,7 +91,8 @@ def start(
         created_at=now,
         created_by=who,
     )
-    return _begin(repository_of(settings), spec, "", within_s if wait else None, output)
+    known = calibrations_of(settings).frozen_into(spec)
+    return _begin(repository_of(settings), known, "", within_s if wait else None, output)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -125,7 +126,8 @@ def retry(
         created_by=actor or asking.operator(),
         retry_of=old.spec.rollout_id,
     )
-    return _begin(repository, spec, reason, within_s if wait else None, output)
+    known = calibrations_of(settings).frozen_into(spec)
+    return _begin(repository, known, reason, within_s if wait else None, output)
 
 
 @app.command("list")

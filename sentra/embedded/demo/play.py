@@ -13,9 +13,10 @@ from domain.clock import SystemClock
 from domain.decision import CommandKind
 from domain.errors import ConfigError
 from domain.policy import JudgeName, Policy
+from domain.policy_text import parse_policy
 from domain.records import Command
 from domain.rollout import Phase, RolloutSpec, sources_of
-from sentra.cli.connect import repository_of
+from sentra.cli.connect import calibrations_of, repository_of
 from sentra.config import Settings
 from sentra.embedded.demo import summary as summaries
 from sentra.embedded.demo.plane import CANARY, STABLE, DataPlane
@@ -24,7 +25,6 @@ from sentra.embedded.demo.policies import (
     SERVICE,
     Pace,
     borrowed_policy,
-    demo_policy,
     policy_text,
 )
 from sentra.embedded.demo.scenarios import Scenario, suits
@@ -55,9 +55,11 @@ class Play:
 
     scenario: Scenario
     pace: Pace
-    rps: float
+    rps: float | None
+    """``None``: what the judge usually needs."""
     seed: int
     judge: JudgeName | None
+    """``None``: the policy's."""
     policy_file: Path | None
     directory: Path
     """Gets ``.sentra/`` with everything in it."""
@@ -73,7 +75,8 @@ async def play(given: Play, watch: Watch, began: float) -> summaries.Summary:
     async with DataPlane(state_dir / "demo" / rollout_id, seed=given.seed) as plane:
         policy = _policy(given, plane)
         async with Stack(state_dir, sources=plane.sources) as stack:
-            plane.start_load(given.rps, preview_rps=given.scenario.preview_rps)
+            rps = given.rps or given.scenario.usual_rps(policy.judge, given.pace)
+            plane.start_load(rps, preview_rps=given.scenario.preview_rps)
             supervising = asyncio.create_task(stack.supervise())
             try:
                 return await _rollout(given, rollout_id, policy, plane, stack, watch, began)
@@ -88,8 +91,9 @@ def _policy(given: Play, plane: DataPlane) -> Policy:
         policy = borrowed_policy(given.policy_file, plane.target, given.judge)
         text = given.policy_file.read_text(encoding="utf-8")
     else:
-        text = policy_text(given.pace, given.scenario.strategy, plane.target)
-        policy = demo_policy(text, given.judge)
+        judge = given.judge or JudgeName.EVIDENCE
+        text = policy_text(given.pace, given.scenario.strategy, plane.target, judge)
+        policy = parse_policy(text)
     (plane.directory / "policy.yaml").write_text(text, encoding="utf-8")
     if problem := suits(given.scenario, policy):
         raise ConfigError(problem)
@@ -141,7 +145,7 @@ async def _read(settings: Settings, story: Story) -> None:
 
 def _start(settings: Settings, rollout_id: str, policy: Policy, now: float) -> None:
     """Ask for the rollout as the command line does."""
-    spec = RolloutSpec(
+    wanted = RolloutSpec(
         rollout_id=rollout_id,
         service=SERVICE,
         environment=ENVIRONMENT,
@@ -152,6 +156,7 @@ def _start(settings: Settings, rollout_id: str, policy: Policy, now: float) -> N
         created_at=now,
         created_by="demo",
     )
+    spec = calibrations_of(settings).frozen_into(wanted)
     command = Command(
         command_id=str(uuid4()),
         rollout_id=rollout_id,
@@ -242,8 +247,9 @@ def _summary(
     return summaries.Summary(
         rollout_id=story.rollout_id,
         scenario=given.scenario.name,
+        judge=policy.judge.value,
         outcome=summaries.outcome_of(phase),
-        expected=tuple(summaries.outcome_of(each) for each in given.scenario.expected),
+        expected=tuple(summaries.outcome_of(each) for each in given.scenario.expects(policy.judge)),
         reason=_reason(story),
         seconds=round(ended - began, 3),
         ready_s=round(stack.ready_s, 3),
