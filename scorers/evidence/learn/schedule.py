@@ -26,9 +26,10 @@ def seconds_at_weight(history: History) -> Floats:
 def groups(history: History) -> list[Ints]:
     """Rows of the rollouts that share a timetable, group by group."""
     marks = np.concatenate((history.step, history.opens_step, history.ends_warmup), axis=1)
-    _, group_of = np.unique(marks.astype(np.int64), axis=0, return_inverse=True)
-    group_of = group_of.reshape(-1)
-    return [np.flatnonzero(group_of == group) for group in range(int(group_of.max(initial=-1)) + 1)]
+    rows_by_marks: dict[bytes, list[int]] = {}
+    for row, own in enumerate(marks):
+        rows_by_marks.setdefault(own.tobytes(), []).append(row)
+    return [np.array(rows, dtype=np.int64) for rows in rows_by_marks.values()]
 
 
 def margins(history: History, law: Law, window_s: float) -> tuple[Floats, Bools]:
