@@ -13,7 +13,6 @@ from domain.clock import SystemClock
 from domain.decision import CommandKind
 from domain.errors import ConfigError
 from domain.policy import JudgeName, Policy
-from domain.policy_text import parse_policy
 from domain.records import Command
 from domain.rollout import Phase, RolloutSpec, sources_of
 from sentra.cli.connect import calibrations_of, repository_of
@@ -25,6 +24,7 @@ from sentra.embedded.demo.policies import (
     SERVICE,
     Pace,
     borrowed_policy,
+    demo_policy,
     policy_text,
 )
 from sentra.embedded.demo.scenarios import Scenario, suits
@@ -55,11 +55,9 @@ class Play:
 
     scenario: Scenario
     pace: Pace
-    rps: float | None
-    """``None``: what the judge usually needs."""
+    rps: float
     seed: int
     judge: JudgeName | None
-    """``None``: the policy's."""
     policy_file: Path | None
     directory: Path
     """Gets ``.sentra/`` with everything in it."""
@@ -75,8 +73,7 @@ async def play(given: Play, watch: Watch, began: float) -> summaries.Summary:
     async with DataPlane(state_dir / "demo" / rollout_id, seed=given.seed) as plane:
         policy = _policy(given, plane)
         async with Stack(state_dir, sources=plane.sources) as stack:
-            rps = given.rps or given.scenario.usual_rps(policy.judge, given.pace)
-            plane.start_load(rps, preview_rps=given.scenario.preview_rps)
+            plane.start_load(given.rps, preview_rps=given.scenario.preview_rps)
             supervising = asyncio.create_task(stack.supervise())
             try:
                 return await _rollout(given, rollout_id, policy, plane, stack, watch, began)
@@ -91,9 +88,8 @@ def _policy(given: Play, plane: DataPlane) -> Policy:
         policy = borrowed_policy(given.policy_file, plane.target, given.judge)
         text = given.policy_file.read_text(encoding="utf-8")
     else:
-        judge = given.judge or JudgeName.EVIDENCE
-        text = policy_text(given.pace, given.scenario.strategy, plane.target, judge)
-        policy = parse_policy(text)
+        text = policy_text(given.pace, given.scenario.strategy, plane.target)
+        policy = demo_policy(text, given.judge)
     (plane.directory / "policy.yaml").write_text(text, encoding="utf-8")
     if problem := suits(given.scenario, policy):
         raise ConfigError(problem)
@@ -247,9 +243,8 @@ def _summary(
     return summaries.Summary(
         rollout_id=story.rollout_id,
         scenario=given.scenario.name,
-        judge=policy.judge.value,
         outcome=summaries.outcome_of(phase),
-        expected=tuple(summaries.outcome_of(each) for each in given.scenario.expects(policy.judge)),
+        expected=tuple(summaries.outcome_of(each) for each in given.scenario.expected),
         reason=_reason(story),
         seconds=round(ended - began, 3),
         ready_s=round(stack.ready_s, 3),
