@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-EXTRAS ?= demo,test
+EXTRAS ?= demo,test,bench
 
 .PHONY: demo test lint types imports bench docs clean install help
 
@@ -35,6 +35,8 @@ types: install ## mypy, strict
 bench: install ## speed ratios, measured side by side
 	@$(BIN)/python -m bench.stream --rollouts 1000
 	@$(BIN)/python -m bench.actuation
+	@$(BIN)/python -m bench.kernels
+	@$(BIN)/python -m bench.leaderboard --quick
 
 docs: install ## regenerate schemas, topic list and the state diagram
 	@$(BIN)/python -m sentra.cli.docs
