@@ -23,6 +23,7 @@ HOPE_SPREAD = 0.35
 """Width of the prior around the rate that is expected, in nats: about one step of the grid."""
 _STEEPEST = 300.0
 _NEVER = -690.0
+_LOWEST = -1e300
 
 
 @compiled
@@ -60,8 +61,16 @@ def breaks_limit(
     if total > CEILING:
         for k in range(OVER):
             row[at + k] *= CEILING / total
-        total = CEILING
-    left = total + max(0.0, 1.0 - spent)
+    return log_breach(row, at, spent)
+
+
+@compiled
+def log_breach(row: Floats, at: int, spent: float) -> float:
+    """log E that the limit is broken, as far as ticks have told."""
+    total = 0.0
+    for k in range(OVER):
+        total += row[at + k]
+    left = min(total, CEILING) + max(0.0, 1.0 - spent)
     return log(left) if left > 1e-300 else _NEVER
 
 

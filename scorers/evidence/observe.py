@@ -30,7 +30,7 @@ from scorers.evidence.layout import (
     TRAFFIC_S,
     WAS_MARGIN,
 )
-from scorers.evidence.limits import breaks_limit, keeps_limit
+from scorers.evidence.limits import breaks_limit, keeps_limit, log_breach
 from scorers.evidence.prior import start_weight
 from scorers.evidence.types import Floats
 
@@ -170,6 +170,7 @@ def observe(row: Floats, given: Floats, said: Floats, limit_at: int, ratios_at: 
         if given[IS_SETTLED] > 0.0 and given[CANARY_N] > 0.0:
             _count(row, given, said, limit_at, ratios_at, is_count, opens)
         _note_traffic(row, given)
+    said[LOG_SLO] = log_breach(row, limit_at, row[SPENT])
     if row[CLAIM] > 0.0:
         said[LOG_PASS] = _log_pass(row, given)
     said[RATIO_LOW], said[RATIO_HIGH] = ratio_bounds(row, ratios_at)
@@ -196,7 +197,7 @@ def _count(
     row[WAS_MARGIN] = given[IN_MARGIN]
     row[SPENT] += weight
     said[WEIGHT] = weight
-    said[LOG_SLO] = breaks_limit(
+    breaks_limit(
         row,
         limit_at,
         given[BAD],
