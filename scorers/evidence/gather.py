@@ -56,7 +56,9 @@ def is_damaged(row: GateRow) -> bool:
 def given_of(row: GateRow, regime: Regime) -> tuple[list[float], float, bool]:
     """The tick in columns (see ``observe``), with its margin and whether that is only a bound."""
     moment, gate, policy = row.moment, row.gate, row.context.policy
-    since = moment.start - moment.step_began
+    # An increment that makes up for missed readings reaches back beyond the tick, perhaps to another weight.
+    start = moment.start if row.newest is None else min(moment.start, row.newest.start)
+    since = start - moment.step_began
     margin, is_bound = margin_at(regime.law, moment.step, since, margin_window(policy.warmup_s))
     in_margin = since < margin_window(policy.warmup_s)
     newest = row.newest if row.newest is not None and is_comparable(row) else None
@@ -64,8 +66,8 @@ def given_of(row: GateRow, regime: Regime) -> tuple[list[float], float, bool]:
     given[col.STEP_INDEX] = moment.step
     given[col.STEPS] = len(policy.weights_bp)
     given[col.HORIZON] = horizon_of(policy)
-    given[col.IS_SETTLED] = moment.is_settled
-    given[col.IS_WARM] = moment.start >= moment.warm_at
+    given[col.IS_SETTLED] = moment.is_settled and start >= moment.step_began
+    given[col.IS_WARM] = start >= moment.warm_at
     given[col.IN_MARGIN] = in_margin
     given[col.HAS_LEARNT] = regime.law.has_learnt_warmup
     given[col.IS_DAMAGED] = is_damaged(row)
