@@ -22,6 +22,8 @@ from scorers.gate_row import GateRow
 
 GUARD_NATS = float(np.log(20.0))
 """Evidence that stable's own halves differ from which history no longer counts."""
+SLACK_S = 1e-6
+"""A tick that begins this much before an earlier one ended does not overlap it: clocks are floats."""
 DIGITS = 9
 """Decimals to which log e-values are rounded before anything is compared with them."""
 
@@ -65,6 +67,7 @@ def _weigh_alike(layout: Layout, batch: Sequence[tuple[GateRow, Regime]]) -> lis
     seen = [gather.counts_of(row, memory[i], regime) for i, (row, regime) in enumerate(batch)]
     counts = np.array([each[0] for each in seen], dtype=np.float64)
     halves = np.array([each[1] for each in seen], dtype=np.float64)
+    counts[given[:, col.START] < memory[:, at.LAST_END] - SLACK_S] = 0.0  # refused: see ``observe``
     phi = _dispersions(layout, batch, memory, counts, halves)
     given[:, col.SPLIT_DISPERSION] = phi[:, 0]
     said = np.zeros((len(batch), col.SAID))
