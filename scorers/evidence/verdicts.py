@@ -1,10 +1,11 @@
 """From numbers to a verdict; the table of what each one means, in the order it is asked.
 
 ===============  =====================================================================================
-``NO_DATA``      the total of an arm that should have traffic is missing, or over a fifth of the step's
-                 ticks are damaged
-``SEVERE``       the rollout's evidence reached its threshold and this gate is to blame for it; or the
-                 severe limit is breached, beyond chance and worse than stable beyond reasonable doubt
+``SEVERE``       it was so before; or the rollout's evidence reached its threshold and this gate is to
+                 blame for it; or the severe limit is breached, beyond chance and worse than stable beyond
+                 reasonable doubt
+``NO_DATA``      the total of an arm that should have traffic is missing, or (below ``FAIL``) over a fifth of
+                 the step's ticks are damaged
 ``FAIL``         worse than stable beyond reasonable doubt; or the window is over the limit, tick after
                  tick: then it is the environment's fault as long as the canary is not seen to be worse
 ``PASS``         the step's claim is proven, and no reasonable doubt speaks against the canary
@@ -98,9 +99,11 @@ class Case:
 def verdict_of(case: Case) -> tuple[Verdict, bool]:
     """The verdict, and whether it is the environment's fault."""
     row, memory = case.found.row, case.found.memory
+    if memory[at.LATCHED]:
+        return Verdict.SEVERE, False
     if row.newest is None or (expects_stable(row) and row.stable is None and row.moment.is_settled):
         return Verdict.NO_DATA, False
-    if memory[at.LATCHED] or _is_severe(case):
+    if _is_severe(case):
         return Verdict.SEVERE, False
     if case.is_worse:
         return Verdict.FAIL, False
