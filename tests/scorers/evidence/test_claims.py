@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import log
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scorers.evidence.claims import LADDERS, SLOW_REQUESTS, choose_claim, claimed_limit, divergence, ladder
@@ -53,6 +53,7 @@ settings_of_a_step = st.fixed_dictionaries(
 
 
 @given(settings_of_a_step)
+@settings(deadline=None)
 def test_a_claim_is_the_smallest_that_nine_of_ten_healthy_steps_prove_in_time(
     given_: dict[str, float],
 ) -> None:
@@ -71,12 +72,14 @@ def test_a_claim_is_the_smallest_that_nine_of_ten_healthy_steps_prove_in_time(
 
 
 @given(settings_of_a_step, st.floats(1.0, 100.0))
+@settings(deadline=None)
 def test_more_traffic_never_asks_for_less(given_: dict[str, float], times: float) -> None:
     more = given_ | {"per_second": given_["per_second"] * times}
     assert choose_claim(**more) <= choose_claim(**given_)
 
 
 @given(st.sampled_from([0.001, 0.05, 0.2]), st.floats(0.0, 0.9), st.booleans())
+@settings(deadline=None)
 def test_divergence_is_what_a_canary_at_that_rate_earns_per_request(
     limit: float, share_of_limit: float, is_count: bool
 ) -> None:

@@ -157,6 +157,7 @@ def test_whole_rollouts_at_once_equal_tick_by_tick(law: tuple[float, float], tic
 
 
 @given(st.integers(0, 2000), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
 def test_dispersion_is_its_bins_but_never_more_than_the_events(events: int, seed: int) -> None:
     bins = np.random.default_rng(seed).uniform(0.5, 40.0, len(DISPERSION_BINS) + 1)
     assert dispersion_of(float(events), bins) == naive_dispersion(events, list(bins))
@@ -305,6 +306,7 @@ def test_the_order_of_ticks_does_not_matter_to_a_regression_from_the_start(
     st.integers(1, 200),
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=8),
 )
+@settings(deadline=None)
 def test_merging_ticks_of_one_exposure_ratio_changes_nothing(
     n_c: int, n_b: int, parts: list[tuple[int, int, int]]
 ) -> None:

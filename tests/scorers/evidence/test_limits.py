@@ -58,6 +58,7 @@ def test_evidence_of_a_breach_equals_its_naive_twin(
 
 
 @given(shares, dispersions, st.booleans(), st.integers(0, 10**6), st.floats(0.0, 1.0), hopes)
+@settings(deadline=None)
 def test_evidence_of_a_kept_limit_equals_its_naive_twin(
     limit: float, phi: float, is_count: bool, n: int, part: float, hope: float
 ) -> None:
