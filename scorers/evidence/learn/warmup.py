@@ -4,7 +4,8 @@ long.
 In each block of ten seconds after a weight change, events of the canary are compared with what stable's rate
 at the same ticks would have given it, summed over rollouts; the first step, with fresh processes, apart from
 the later ones. A ratio of sums, started at the unlearnt margin of five, raised by two standard errors between
-rollouts. A block too thin to say is held to be no better than the whole warm-up.
+rollouts, but by doubt alone never above the unlearnt margin. A block too thin to say is held to be no
+better than the whole warm-up.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from math import ceil
 
 import numpy as np
 
-from domain.calibration import WARMUP_BLOCK_S
+from domain.calibration import UNLEARNT_MARGIN, WARMUP_BLOCK_S
 from scorers.evidence.learn.history import History
 from scorers.evidence.learn.schedule import seconds_at_weight
 from scorers.evidence.learn.split import Split
@@ -32,8 +33,7 @@ Margins = tuple[tuple[float, ...], tuple[float, ...]]
 def learnt_margins(split: Split, history: History, window_s: float) -> Margins:
     """Margins by block of the warm-up, first step and later steps; at least one block each.
 
-    ``split`` is the canary against stable. Nothing but empty blocks gives 15: five, and two standard errors
-    of the prior.
+    ``split`` is the canary against stable. Nothing but empty blocks gives five.
     """
     blocks = max(1, ceil(window_s / WARMUP_BLOCK_S))
     block_of = _blocks(history, blocks)
@@ -78,4 +78,4 @@ def _margin(block: tuple[float, float], window: tuple[float, float]) -> float:
     if error > _TOO_WIDE * ratio:
         ratio = max(ratio, window[0])
         error = min(error, max(window[1], _TOO_WIDE * ratio))
-    return max(1.0, ratio + 2.0 * error)
+    return max(1.0, min(ratio + 2.0 * error, max(ratio, UNLEARNT_MARGIN)))
