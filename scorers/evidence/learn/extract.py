@@ -17,7 +17,7 @@ from domain.calibration import Law, Tier, series_name
 from domain.decision import CommandKind
 from domain.policy import Policy
 from domain.records import CommandInput, Evaluation, SignalInput, TickInput
-from domain.rollout import Phase, RolloutFold, RolloutState
+from domain.rollout import PauseCause, Phase, RolloutFold, RolloutState
 from domain.signal import Shape
 from scorers.evidence import layout as at
 from scorers.evidence import observe as col
@@ -65,7 +65,7 @@ def extract(evaluations: Iterable[Evaluation]) -> Extracted:
         if before is not None and isinstance(stored.input, TickInput):
             ticks = ticks or _Ticks(before.context.policy)
             ticks.take(rows_of(before, stored.input))
-        has_override |= _overrides(stored)
+        has_override |= _overrides(before, stored)
         before = retrace(before, stored)
     state = before.state if before is not None else RolloutState(rollout_id="")
     is_promoted = state.phase is Phase.PROMOTED and not state.unproven
@@ -74,14 +74,25 @@ def extract(evaluations: Iterable[Evaluation]) -> Extracted:
     )
 
 
-def _overrides(stored: Evaluation) -> bool:
-    """Whether a person decided here in the evidence's stead."""
+def _overrides(before: RolloutFold | None, stored: Evaluation) -> bool:
+    """Whether a person decided here in the evidence's stead, or a step was taken without."""
+    if before is not None and _approves(before, stored):
+        return False
     if stored.decision is not None and (stored.decision.override or stored.decision.unproven):
         return True
     if not isinstance(stored.input, CommandInput) or stored.answer is None or not stored.answer.accepted:
         return False
     command = stored.input.command
     return command.force or command.kind in (CommandKind.CHANGE_POLICY, CommandKind.PROMOTE)
+
+
+def _approves(before: RolloutFold, stored: Evaluation) -> bool:
+    """Whether a person lets a rollout go on that had passed its step and waited for nothing else."""
+    if not isinstance(stored.input, CommandInput):
+        return False
+    command = stored.input.command
+    is_awaited = before.state.pause_causes == (PauseCause.APPROVAL,)
+    return is_awaited and command.kind is CommandKind.ADVANCE and not command.force
 
 
 class _Ticks:
