@@ -34,11 +34,18 @@ def demo(
         list[str] | None, typer.Option("--scenario", "-s", help=f"which story, several if repeated: {_NAMES}")
     ] = None,
     pace: Annotated[Pace, typer.Option(help="quick: seconds; real: the times of production")] = Pace.QUICK,
-    judge: Annotated[str | None, typer.Option(help="threshold; default: the policy's")] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="evidence or threshold; default: evidence, or what your policy says")
+    ] = None,
     policy: Annotated[
         Path | None, typer.Option(help="your own policy; its traffic and telemetry are the demo's")
     ] = None,
-    rps: Annotated[float, typer.Option(min=1, max=2000, help="requests per second")] = 200.0,
+    rps: Annotated[
+        float | None,
+        typer.Option(
+            min=1, max=2000, help="requests per second; default: 400 for evidence, 200 for threshold"
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="fixes the load generator and the faults, not the timing")] = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help="exactly one JSON object on standard output")
@@ -50,8 +57,8 @@ def demo(
 ) -> int:
     """Run a rollout on this machine, with nothing installed but Python, and watch Sentra decide.
 
-    Two versions of a small service run behind a real Envoy; users ask without pause; the canary gets 5, 20,
-    40, 70 and 100 % of the traffic as long as the evidence allows. Exit code 9: it ended otherwise than the
+    Two versions of a small service run behind a real Envoy; users ask without pause; the canary gets 20, 40,
+    70 and 100 % of the traffic as long as the evidence allows. Exit code 9: it ended otherwise than the
     scenario should.
     """
     chosen = [scenario_named(name) for name in (scenario or ["healthy"])]
@@ -87,7 +94,7 @@ def _one(
     pace: Pace,
     judge: JudgeName | None,
     policy: Path | None,
-    rps: float,
+    rps: float | None,
     seed: int,
     *,
     keep: bool,

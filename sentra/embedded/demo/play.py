@@ -13,8 +13,9 @@ from domain.clock import SystemClock
 from domain.decision import CommandKind
 from domain.errors import ConfigError
 from domain.policy import JudgeName, Policy
+from domain.policy_text import parse_policy
 from domain.records import Command
-from domain.rollout import Phase, RolloutSpec, sources_of
+from domain.rollout import PauseCause, Phase, RolloutSpec, sources_of
 from sentra.cli.connect import calibrations_of, repository_of
 from sentra.config import Settings
 from sentra.embedded.demo import summary as summaries
@@ -24,7 +25,6 @@ from sentra.embedded.demo.policies import (
     SERVICE,
     Pace,
     borrowed_policy,
-    demo_policy,
     policy_text,
 )
 from sentra.embedded.demo.scenarios import Scenario, suits
@@ -55,9 +55,11 @@ class Play:
 
     scenario: Scenario
     pace: Pace
-    rps: float
+    rps: float | None
+    """``None``: what the judge usually needs."""
     seed: int
     judge: JudgeName | None
+    """``None``: the policy's."""
     policy_file: Path | None
     directory: Path
     """Gets ``.sentra/`` with everything in it."""
@@ -73,7 +75,8 @@ async def play(given: Play, watch: Watch, began: float) -> summaries.Summary:
     async with DataPlane(state_dir / "demo" / rollout_id, seed=given.seed) as plane:
         policy = _policy(given, plane)
         async with Stack(state_dir, sources=plane.sources) as stack:
-            plane.start_load(given.rps, preview_rps=given.scenario.preview_rps)
+            rps = given.rps or given.scenario.usual_rps(policy.judge, given.pace)
+            plane.start_load(rps, preview_rps=given.scenario.preview_rps)
             supervising = asyncio.create_task(stack.supervise())
             try:
                 return await _rollout(given, rollout_id, policy, plane, stack, watch, began)
@@ -88,8 +91,9 @@ def _policy(given: Play, plane: DataPlane) -> Policy:
         policy = borrowed_policy(given.policy_file, plane.target, given.judge)
         text = given.policy_file.read_text(encoding="utf-8")
     else:
-        text = policy_text(given.pace, given.scenario.strategy, plane.target)
-        policy = demo_policy(text, given.judge)
+        judge = given.judge or JudgeName.EVIDENCE
+        text = policy_text(given.pace, given.scenario.strategy, plane.target, judge)
+        policy = parse_policy(text)
     (plane.directory / "policy.yaml").write_text(text, encoding="utf-8")
     if problem := suits(given.scenario, policy):
         raise ConfigError(problem)
@@ -117,7 +121,7 @@ async def _rollout(
             await script
         _start(settings, rollout_id, policy, clock.now())
         async with asyncio.timeout(limit_s):
-            await _until_over(story, policy, watch, [script, reading])
+            await _until_over(given, story, policy, watch, [script, reading])
     except TimeoutError:
         pass  # the summary says what it had come to
     finally:
@@ -164,8 +168,11 @@ def _start(settings: Settings, rollout_id: str, policy: Policy, now: float) -> N
     repository_of(settings).start_rollout(spec, command)
 
 
-async def _until_over(story: Story, policy: Policy, watch: Watch, tasks: list[asyncio.Task[None]]) -> None:
+async def _until_over(
+    given: Play, story: Story, policy: Policy, watch: Watch, tasks: list[asyncio.Task[None]]
+) -> None:
     """Return when the rollout ended, or is paused and nothing will end that."""
+    moving = _moving_causes(given, policy)
     still_since: float | None = None
     loop = asyncio.get_running_loop()
     while True:
@@ -175,7 +182,7 @@ async def _until_over(story: Story, policy: Policy, watch: Watch, tasks: list[as
                 task.result()
         if story.is_over:
             return
-        if not _is_still(story):
+        if not _is_still(story, moving):
             still_since = None
         elif still_since is None:
             still_since = loop.time()
@@ -184,10 +191,17 @@ async def _until_over(story: Story, policy: Policy, watch: Watch, tasks: list[as
         await asyncio.sleep(0.05)
 
 
-def _is_still(story: Story) -> bool:
-    """Paused, and not by a failure, which would time out."""
+def _moving_causes(given: Play, policy: Policy) -> set[str]:
+    """Pauses that the scenario waits to see the end of: a failure times out, and evidence grows on."""
+    if policy.judge is not JudgeName.EVIDENCE or Phase.PAUSED in given.scenario.expects(policy.judge):
+        return {PauseCause.FAIL.value}
+    return {PauseCause.FAIL.value, PauseCause.SHARED.value, PauseCause.INCONCLUSIVE.value}
+
+
+def _is_still(story: Story, moving: set[str]) -> bool:
+    """Paused, for none of the causes that end by themselves."""
     public = story.public
-    return public is not None and public.phase is Phase.PAUSED and "fail" not in public.pause_causes
+    return public is not None and public.phase is Phase.PAUSED and not moving & set(public.pause_causes)
 
 
 async def _release(settings: Settings, rollout_id: str, *, is_over: bool) -> None:
@@ -243,8 +257,9 @@ def _summary(
     return summaries.Summary(
         rollout_id=story.rollout_id,
         scenario=given.scenario.name,
+        judge=policy.judge.value,
         outcome=summaries.outcome_of(phase),
-        expected=tuple(summaries.outcome_of(each) for each in given.scenario.expected),
+        expected=tuple(summaries.outcome_of(each) for each in given.scenario.expects(policy.judge)),
         reason=_reason(story),
         seconds=round(ended - began, 3),
         ready_s=round(stack.ready_s, 3),

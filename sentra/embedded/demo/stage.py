@@ -53,6 +53,15 @@ class Stage:
         await self._plane.canary.inject(fault)
         self._note("the fault ends" if fault == HEALTHY else "the fault begins")
 
+    async def both_do(self, fault: Fault) -> None:
+        """Change how both versions behave: the trouble is not the canary's."""
+        await self.both_usually(fault)
+        self._note("the fault begins in both versions")
+
+    async def both_usually(self, fault: Fault) -> None:
+        """What is usual for both versions, and so no fault of the story."""
+        await asyncio.gather(self._plane.stable.inject(fault), self._plane.canary.inject(fault))
+
     def kill_canary(self) -> None:
         """End the canary process as a crash does."""
         self.killed[CANARY] = self.clock.now()

@@ -38,6 +38,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     rollout_id: str
     scenario: str
+    judge: str
     outcome: str
     expected: tuple[str, ...]
     reason: str
@@ -170,7 +171,7 @@ def show(console: Console, summary: Summary) -> None:
         table.add_row(f"[dim]{name}[/]", value)
     console.print(table)
     if not summary.is_as_expected:
-        console.print(f"[red]expected: {' or '.join(summary.expected)}[/]")
+        console.print(f"[red]expected: {' or '.join(summary.expected).replace('_', ' ')}[/]")
 
 
 def _lines(summary: Summary) -> list[tuple[str, str]]:
@@ -185,6 +186,7 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
         ("requests", " · ".join(arms)),
         ("lost by shifting", f"{summary.shift_failures:,}"),
         ("judged", f"{summary.evaluations:,} evaluations, {summary.decisions:,} decisions"),
+        ("judge", summary.judge),
         ("rollout", summary.rollout_id),
     ]
 

@@ -15,6 +15,7 @@ max_step_time: 60s
 pause_timeout: 10s
 min_samples: 20
 min_events: 3
+judge: threshold
 gates:
   - {signal: error_rate, slo: "<= 1%", severe: ">= 5%"}
 telemetry: {metrics: theirs}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import count
 
 from domain.decision import ActionOutcome, Cause, Decision, DecisionKind, Order, decision_id
-from domain.policy import Policy, Strategy
+from domain.policy import JudgeName, Policy, Strategy
+from domain.policy_text import parse_policy
 from domain.records import (
     ActionRecord,
     ClockInput,
@@ -17,7 +18,7 @@ from domain.records import (
 )
 from domain.rollout import KERNEL_VERSION, Phase, RolloutSpec
 from domain.verdict import Score, Verdict
-from sentra.embedded.demo.policies import Pace, demo_policy, policy_text
+from sentra.embedded.demo.policies import Pace, policy_text
 from streams.bus import Incoming
 from streams.codec import encode
 from streams.topics import ACTIONS, EVALUATIONS, ROLLOUTS
@@ -28,7 +29,7 @@ TARGET = {"rds": "/tmp/routes.json", "admin": "http://127.0.0.1:1", "cluster": "
 
 def quick_policy(strategy: Strategy = Strategy.CANARY) -> Policy:
     """The demo's own, pointed at nothing."""
-    return demo_policy(policy_text(Pace.QUICK, strategy, TARGET), None)
+    return parse_policy(policy_text(Pace.QUICK, strategy, TARGET, JudgeName.EVIDENCE))
 
 
 def score(verdict: Verdict, *, gate: int = 0, quantile_ms: float | None = None) -> Score:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import groupby, islice
 
 import msgspec
 import pytest
@@ -41,6 +41,30 @@ def test_errors_come_at_the_ratio_asked_for_with_one_bad_line_each() -> None:
     assert all(answer.bad_lines == (False, False, answer.failed) for answer in answers)
 
 
+def rows_of_failures(answers: list[Answer]) -> list[int]:
+    return [len(list(row)) for failed, row in groupby(answers, lambda answer: answer.failed) if failed]
+
+
+def test_failures_that_come_in_rows_are_no_more_than_asked_for() -> None:
+    answers = drawn(fault=Fault(error_ratio=0.05, burst=5))
+    assert sum(answer.failed for answer in answers) / MANY == pytest.approx(0.05, rel=0.15)
+    assert all(row % 5 == 0 for row in rows_of_failures(answers)[:-1]), "the last row may be cut by the end"
+    assert max(rows_of_failures(drawn(fault=Fault(error_ratio=0.05)))) < 5
+
+
+def test_failures_may_leave_no_trace_in_the_log() -> None:
+    failed = [each for each in drawn(fault=Fault(error_ratio=0.2, unlogged_ratio=0.7)) if each.failed]
+    assert sum(any(each.bad_lines) for each in failed) / len(failed) == pytest.approx(0.3, rel=0.1)
+
+
+def test_slow_answers_are_beyond_the_demos_limit_and_short_of_its_severe_one() -> None:
+    answers = drawn(fault=Fault(slow_ratio=0.1))
+    slow = [each.latency_ms for each in answers if each.latency_ms > 400.0]
+    assert len(slow) / MANY == pytest.approx(0.1, rel=0.1)
+    assert max(slow) < 800.0
+    assert latency_at(answers, 0.5) < 50.0
+
+
 def test_slowness_has_the_percentile_asked_for() -> None:
     assert latency_at(drawn(fault=Fault(latency_p95_ms=900.0)), 0.95) == pytest.approx(900.0, rel=0.05)
 
@@ -53,7 +77,9 @@ def test_log_errors_come_without_failures() -> None:
 
 
 def test_a_fault_and_its_end_leave_the_later_draws_as_they_were() -> None:
-    behaviour = Behaviour(1, "v1", Fault(error_ratio=1.0, latency_p95_ms=900.0))
+    behaviour = Behaviour(
+        1, "v1", Fault(error_ratio=1.0, slow_ratio=1.0, unlogged_ratio=0.5, latency_p95_ms=900.0)
+    )
     ill = [behaviour.next_answer() for _ in range(10)]
     behaviour.fault = HEALTHY
     assert all(answer.failed for answer in ill)
@@ -61,7 +87,14 @@ def test_a_fault_and_its_end_leave_the_later_draws_as_they_were() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [b'{"error_ratio":1.5}', b'{"error_ratio":-0.1}', b'{"eror_ratio":0.1}', b'{"latency_p95_ms":0}']
+    "wrong",
+    [
+        b'{"error_ratio":1.5}',
+        b'{"error_ratio":-0.1}',
+        b'{"eror_ratio":0.1}',
+        b'{"latency_p95_ms":0}',
+        b'{"burst":0}',
+    ],
 )
 def test_impossible_faults_are_refused(wrong: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):

@@ -182,7 +182,7 @@ def test_a_scenario_that_ends_otherwise_exits_with_9(lax: Ended) -> None:
 
 def test_the_object_has_every_promised_key(kept: Ended, lax: Ended) -> None:
     promised = {
-        *("rollout_id", "scenario", "outcome", "reason", "seconds", "fault_to_decision_s"),
+        *("rollout_id", "scenario", "judge", "outcome", "reason", "seconds", "fault_to_decision_s"),
         *(
             "decision_to_effect_s",
             "requests",
@@ -298,7 +298,7 @@ def test_a_folder_where_a_stack_runs_is_said_to_be_taken(start: Start, tmp_path:
     ("arguments", "sentence"),
     [
         (("--scenario", "chaos"), "there is no scenario 'chaos'; known are healthy"),
-        (("--judge", "oracle"), "there is no judge 'oracle'; known are threshold"),
+        (("--judge", "oracle"), "there is no judge 'oracle'; known are threshold, evidence"),
         (("--json", "-s", "healthy", "-s", "errors"), "takes one --scenario"),
     ],
 )

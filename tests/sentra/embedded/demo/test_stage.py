@@ -85,6 +85,26 @@ async def test_a_fault_reaches_the_canary_alone_and_its_beginning_is_noted(
     assert [what for _, what in story.events] == ["the fault begins", "the fault ends"]
 
 
+async def test_shared_trouble_reaches_both_and_its_beginning_is_noted(
+    stage: Stage, plane: DataPlane, story: Story
+) -> None:
+    await stage.both_do(Fault(error_ratio=0.5))
+    for version in (plane.stable, plane.canary):
+        status = await read_status(version.port)
+        assert status is not None and status.fault == Fault(error_ratio=0.5)
+    assert stage.fault_at is not None
+    assert [what for _, what in story.events] == ["the fault begins in both versions"]
+
+
+async def test_what_is_usual_for_both_is_no_fault(stage: Stage, plane: DataPlane, story: Story) -> None:
+    await SCENARIOS["aa"].script(stage)
+    stable, canary = await read_status(plane.stable.port), await read_status(plane.canary.port)
+    assert stable is not None and canary is not None
+    assert stable.fault == canary.fault != HEALTHY
+    assert stage.fault_at is None
+    assert not story.events
+
+
 async def test_killing_the_canary_leaves_stable_and_says_when(stage: Stage, plane: DataPlane) -> None:
     before = stage.clock.now()
     stage.kill_canary()

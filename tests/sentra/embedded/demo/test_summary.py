@@ -247,6 +247,7 @@ def a_summary(**changes: object) -> Summary:
     summary = Summary(
         rollout_id=ROLLOUT,
         scenario="errors",
+        judge="evidence",
         outcome="rolled_back",
         expected=("rolled_back",),
         reason="error_rate: 8 % [/no markup]",
@@ -276,6 +277,7 @@ def test_people_read_the_outcome_the_reason_and_the_counts() -> None:
     assert "rolled back after 20.2 s · error_rate: 8 % [/no markup]" in text
     assert "stable 1,234 (0 failed) · canary 56 (7 failed)" in text
     assert "0.25 s (slowest shift)" in text
+    assert any(line.split() == ["judge", "evidence"] for line in text.splitlines())
     assert "expected" not in text
 
 
@@ -287,4 +289,4 @@ def test_a_figure_that_does_not_exist_is_a_dash() -> None:
 def test_an_unexpected_end_says_what_was_expected() -> None:
     summary = a_summary(outcome="promoted")
     assert not summary.is_as_expected
-    assert "expected: rolled_back" in shown(summary)
+    assert "expected: rolled back" in shown(summary)

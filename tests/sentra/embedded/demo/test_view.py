@@ -82,13 +82,13 @@ def test_before_anything_was_heard_it_waits_for_the_first_decision() -> None:
 
 def test_steps_that_are_done_and_the_one_in_force_have_marks_not_only_colours() -> None:
     tale = Tale()
-    tale.report(tale.order(Order.SHIFT, 11.0, weight_bp=500), 11.1)
-    tale.report(tale.order(Order.SHIFT, 12.0, step=1, weight_bp=2000), 12.1)
+    tale.report(tale.order(Order.SHIFT, 11.0, weight_bp=2000), 11.1)
+    tale.report(tale.order(Order.SHIFT, 12.0, step=1, weight_bp=4000), 12.1)
     tale.state(Phase.WARMING, seq=2)
     text = shown(told(tale))
-    assert "✓ 5 %" in text
-    assert "▸ 20 %" in text
-    assert "✓ 20 %" not in text
+    assert "✓ 20 %" in text
+    assert "▸ 40 %" in text
+    assert "✓ 40 %" not in text
 
 
 def test_the_last_events_are_shown_with_their_time_since_the_beginning() -> None:
