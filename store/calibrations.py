@@ -120,6 +120,12 @@ class Calibrations:
             Place(service=row.service, environment=row.environment, interval_s=row.interval_s) for row in rows
         )
 
+    def ended_at(self, rollout_ids: Sequence[str]) -> dict[str, float]:
+        """When remembered rollouts ended."""
+        query = select(CalibrationRun.rollout_id, CalibrationRun.at)
+        query = query.where(CalibrationRun.rollout_id.in_(rollout_ids))
+        return {row.rollout_id: row.at for row in self._read(lambda each: each.execute(query).all())}
+
     # --- for learning
 
     def unremembered(self, *, since: float, limit: int) -> list[str]:

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from domain.errors import SentraError
-from sentra.cli import db, policy, rollout, schema, stack, topics
+from sentra.cli import calibrations, db, policy, rollout, schema, stack, topics
 from sentra.cli.exits import Exit, exit_of
 from sentra.cli.house import check_house
 from sentra.cli.output import notes
@@ -34,6 +34,7 @@ app.command("topics")(topics.topics)
 app.command("schema")(schema.schema)
 app.add_typer(rollout.app, name="rollout")
 app.add_typer(policy.app, name="policy")
+app.add_typer(calibrations.app, name="calibrations")
 app.add_typer(db.app, name="db")
 
 
