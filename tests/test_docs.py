@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from domain.calibration import Tier
 from domain.policy_text import GATE_KEYS, POLICY_KEYS, parse_policy
 from domain.signal import SIGNALS
-from sentra.cli import docs
+from sentra.cli import calibrations, docs
 from sentra.cli.exits import Exit
 from sentra.cli.main import invoke
 from sentra.config import Settings
@@ -53,6 +54,16 @@ def test_every_exit_code_is_documented(code: Exit) -> None:
 @pytest.mark.parametrize("key", sorted(Settings.model_fields))
 def test_every_setting_is_documented(key: str) -> None:
     assert f"`{key}`" in README
+
+
+@pytest.mark.parametrize("name", [str(each.name) for each in calibrations.app.registered_commands])
+def test_every_calibrations_command_is_documented(name: str) -> None:
+    assert re.search(rf"`sentra calibrations {name}\b", README)
+
+
+@pytest.mark.parametrize("tier", Tier)
+def test_every_tier_is_documented(tier: Tier) -> None:
+    assert f"| {tier.value} |" in README
 
 
 def test_the_policy_of_the_readme_is_valid() -> None:

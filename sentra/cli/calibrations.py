@@ -57,7 +57,7 @@ def list_known(
     show_table("rollouts are remembered yet", columns, [view.row(each, now) for each in found])
 
 
-@app.command()
+@app.command("show")
 def show(
     service: ServiceArgument,
     environment: EnvironmentOption = None,
