@@ -114,8 +114,9 @@ def _proof(case: Case) -> str:
 
 
 def _waiting(case: Case, needed: float | None, eta_s: float | None) -> str:
-    memory, gate = case.found.memory, case.found.row.gate
-    if not case.sums.canary_n and case.found.row.moment.is_settled and not memory[at.N_ALL]:
+    memory, row, gate = case.found.memory, case.found.row, case.found.row.gate
+    is_idle = row.newest is not None and not row.newest.canary_n and not case.sums.canary_n
+    if is_idle and row.moment.is_settled and not memory[at.N_ALL]:
         return "the canary gets no traffic"
     if not memory[at.CLAIM]:
         return "no whole tick after this step's warm-up yet"
