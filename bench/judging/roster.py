@@ -46,15 +46,15 @@ RULES: dict[str, Entry] = {
     "argo_limit_0": _named("argo_limit_0", "bench.judging.argo:ArgoRule", failure_limit=0),
     "argo_limit_3": _named("argo_limit_3", "bench.judging.argo:ArgoRule", failure_limit=3),
     "flagger_5": _named("flagger_5", "bench.judging.flagger:FlaggerRule", threshold=5),
-    "kayenta": replace(_named("kayenta", "bench.judging.kayenta_rule:KayentaRule"), quick_most=100),
+    "kayenta": replace(_named("kayenta", "bench.judging.kayenta_rule:KayentaRule"), quick_most=50),
     "pipecd": _named("pipecd", "bench.judging.pipecd:PipeCDRule"),
 }
 """Judges of the error gate, in the order of the table."""
 
 LATENCY_RULES: dict[str, Entry] = {
-    "evidence": Entry(where="bench.judging.evidence:LatencyEvidence"),
-    "evidence_stable_only": Entry(where="bench.judging.evidence:LatencyEvidenceStableOnly"),
-    "evidence_cold": Entry(where="bench.judging.evidence:LatencyEvidenceCold"),
+    "evidence": Entry(where="bench.judging.latency_evidence:LatencyEvidence"),
+    "evidence_stable_only": Entry(where="bench.judging.latency_evidence:LatencyEvidenceStableOnly"),
+    "evidence_cold": Entry(where="bench.judging.latency_evidence:LatencyEvidenceCold"),
 }
 """Judges of latencies, for the real traces."""
 
