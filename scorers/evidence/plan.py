@@ -1,0 +1,279 @@
+"""Whether a policy's traffic can decide: how long each step needs to pass, and to find a regression.
+
+For every step and gate the plan makes the claim that the judge would make, and asks ``plan_passing`` how long
+a healthy canary takes to prove it and ``plan_finding`` how long a worse one stays unseen. A step *decides*
+when nine healthy canaries of ten pass it within the policy's ``max_step_time``. All required gates have to
+pass together; they are taken to be independent, which errs on the slow side where they fail together.
+
+What a healthy canary shows is history's rate where there is one, else what the user says, else a fifth of the
+limit. Every signal is taken to be counted per request: one log line, one server span each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from math import log
+
+import numpy as np
+
+from domain.calibration import Calibration, Law, Tier, series_name
+from domain.errors import PolicyError
+from domain.policy import Gate, Policy
+from domain.rollout import JudgingContext
+from domain.signal import Shape
+from domain.units import FULL_BP
+from scorers.evidence.claims import SLOW_REQUESTS, choose_claim, claimed_limit, divergence, ladder
+from scorers.evidence.plan_finding import UNLUCKY, Flow, finding, season_of
+from scorers.evidence.plan_passing import Pace, Proof, pace_of, passing, tick_of
+from scorers.evidence.regime import Regime, regime_of
+from scorers.evidence.types import Floats
+
+HEALTHY_SHARE = 0.2
+"""Of the limit: what a healthy canary is taken to show where nothing is known; limits leave room."""
+RATIOS = (4.0, 2.0)
+"""Regressions that a plan looks for, as multiples of stable's rate."""
+TYPICAL, SLOW = 0.5, 0.9
+"""Shares of healthy canaries that have passed by the times a plan tells; a step decides by the slow one."""
+LOOK_AHEAD = 4.0
+"""Multiples of ``max_step_time`` up to which times are computed exactly."""
+TYPICAL_REQUESTS = 1.2
+"""Beyond that: requests that the median step needs, in units of :data:`SLOW_REQUESTS`; measured 1.1 to
+1.3."""
+FOR_EVER_S = 30 * 86_400.0
+"""Nobody waits for a step longer than this."""
+
+
+class Origin(Enum):
+    """Where a healthy rate comes from."""
+
+    HISTORY = "history"
+    GIVEN = "given"
+    ASSUMED = "assumed"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a plan is made from, besides the policy."""
+
+    rps: float
+    """Requests per second of both arms together."""
+    calibration: Calibration | None = None
+    healthy: Mapping[str, float] | None = None
+    """Shares of bad events that the user expects, by signal; under ``""`` for all others."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.rps < 1e9:
+            raise PolicyError(f"requests per second must lie above 0 and below 1e9, got {self.rps:g}")
+        for rate in (self.healthy or {}).values():
+            if not 0.0 <= rate < 1.0:
+                raise PolicyError(f"a healthy rate must lie in 0 %..100 %, got {rate * 100:g} %")
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds from the weight in force until half, and nine tenths, are through; ``None`` is never."""
+
+    typical_s: float | None
+    slow_s: float | None
+    is_rough: bool = False
+    """Beyond :data:`LOOK_AHEAD`: by rule of thumb."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatePlan:
+    """One gate in one step."""
+
+    gate: Gate
+    rate: float
+    """Share of bad events that a healthy canary is expected to show."""
+    origin: Origin
+    claim: float
+    """What passing proves, as a multiple of the limit."""
+    ceiling: float
+    """The same as a rate."""
+    passes: Times
+    finds: Mapping[float, Times]
+    """By ratio, until the evidence is severe; ``None`` in them: not within ``max_step_time``."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step."""
+
+    step: int
+    """1-based."""
+    weight_bp: int
+    canary_rps: float
+    gates: tuple[GatePlan, ...]
+    """As in the policy; none at a weight of 0, whose traffic no weight tells."""
+    passes: Times
+    """All required gates together."""
+    is_decidable: bool
+
+    @property
+    def slowest(self) -> GatePlan:
+        """The required gate that takes longest."""
+        required = [each for each in self.gates if each.gate.required]
+        return max(required, key=lambda each: _or_ever(each.passes.slow_s))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A policy against its traffic."""
+
+    policy: Policy
+    known: Known
+    tier: Tier
+    steps: tuple[StepPlan, ...]
+
+    @property
+    def undecidable(self) -> tuple[StepPlan, ...]:
+        """Steps that will probably hold."""
+        return tuple(step for step in self.steps if not step.is_decidable)
+
+
+def plan_of(policy: Policy, known: Known) -> Plan:
+    """The plan of a policy: everything about each of its steps."""
+    regimes = _regimes(policy, known)
+    steps = (_step(policy, known, regimes, index) for index in range(len(policy.weights_bp)))
+    return Plan(
+        policy, known, min((each.tier for each in regimes), key=lambda tier: tier.value), tuple(steps)
+    )
+
+
+def decides(policy: Policy, known: Known) -> bool:
+    """Whether the plan has no undecidable step; much faster than making it."""
+    regimes = _regimes(policy, known)
+    steps = (_step(policy, known, regimes, index, in_full=False) for index in range(len(policy.weights_bp)))
+    return all(step.is_decidable for step in steps)
+
+
+def _regimes(policy: Policy, known: Known) -> list[Regime]:
+    context = JudgingContext(policy=policy, sources=(), calibration=known.calibration)
+    return [regime_of(context, gate) for gate in policy.gates]
+
+
+def expected_rate(gate: Gate, known: Known) -> tuple[float, Origin]:
+    """What a healthy canary shows of a gate's bad events, and who says so."""
+    given = known.healthy or {}
+    if gate.signal in given or "" in given:
+        return given.get(gate.signal, given.get("", 0.0)), Origin.GIVEN
+    learnt = _learnt_rate(gate, known.calibration)
+    if learnt is not None:
+        return learnt, Origin.HISTORY
+    return gate.limit_share * HEALTHY_SHARE, Origin.ASSUMED
+
+
+def _learnt_rate(gate: Gate, calibration: Calibration | None) -> float | None:
+    edge = gate.slo if gate.quantile is not None else None
+    return calibration.rates.get(series_name(gate.signal, edge)) if calibration else None
+
+
+def _step(
+    policy: Policy, known: Known, regimes: Sequence[Regime], index: int, *, in_full: bool = True
+) -> StepPlan:
+    """One step; not ``in_full`` it looks no further than the time allowed, and for no regressions."""
+    weight_bp = policy.weights_bp[index]
+    canary_rps = known.rps * weight_bp / FULL_BP
+    if not weight_bp:
+        return StepPlan(index + 1, weight_bp, canary_rps, (), Times(None, None), True)
+    pace, allowed = pace_of(policy), policy.max_step_time_s
+    ticks = max(1, pace.ticks_within(allowed * LOOK_AHEAD if in_full else allowed))
+    plans, laws = [], []
+    for gate, regime in zip(policy.gates, regimes, strict=True):
+        rate, origin = expected_rate(gate, known)
+        proof = _proof(policy, gate, known, index, rate, canary_rps)
+        passed = _passed(pace, proof, ticks, canary_rps * policy.interval_s, rate, regime.law)
+        found = _finds(policy, known, regimes, gate, regime, index, rate) if in_full else {}
+        rough = _rough(policy, proof, rate, canary_rps, regime.law)
+        times = _times(pace, passed, rough)
+        plans.append(
+            GatePlan(
+                gate, rate, origin, round(proof.ceiling / gate.limit_share, 6), proof.ceiling, times, found
+            )
+        )
+        if gate.required:
+            laws.append((passed, rough))
+    together = np.prod([passed for passed, _ in laws], axis=0)
+    worst = tuple(max(rough[which] for _, rough in laws) for which in (0, 1))
+    within = pace.ticks_within(allowed)
+    return StepPlan(
+        index + 1,
+        weight_bp,
+        canary_rps,
+        tuple(plans),
+        _times(pace, together, worst),
+        within > 0 and bool(together[within - 1] >= SLOW),
+    )
+
+
+def _proof(policy: Policy, gate: Gate, known: Known, index: int, rate: float, canary_rps: float) -> Proof:
+    """What the judge will ask of the gate: its claim is chosen from history, or from what stable shows."""
+    learnt = _learnt_rate(gate, known.calibration)
+    expected = rate if learnt is None else learnt
+    is_count = gate.kind.shape is Shape.COUNT
+    time_left = max(0.0, policy.min_step_time_s - policy.warmup_s)
+    most = ladder(policy)[index]
+    claim = choose_claim(gate.limit_share, is_count, expected, canary_rps, time_left, most, policy.beta)
+    ceiling = claimed_limit(gate.limit_share, claim, is_count)
+    return Proof(ceiling, is_count, policy.beta, min(1.0, max(1e-6, expected / ceiling)))
+
+
+def _passed(pace: Pace, proof: Proof, ticks: int, per_tick: float, rate: float, law: Law) -> Floats:
+    """The chance of having passed by each tick. A rate above the claim passes only by mistake: not at all."""
+    if rate >= proof.ceiling:
+        return np.zeros(ticks)
+    return passing(pace, proof, ticks, per_tick / law.clustering, rate)
+
+
+def _rough(policy: Policy, proof: Proof, rate: float, canary_rps: float, law: Law) -> tuple[float, float]:
+    """Seconds for half and nine tenths of healthy canaries by rule of thumb; infinite for never."""
+    if rate >= proof.ceiling:
+        return float("inf"), float("inf")
+    unit = log(1.0 / proof.beta) * law.clustering / divergence(rate, proof.ceiling, proof.is_count)
+    last = policy.pass_count * policy.interval_s
+    return TYPICAL_REQUESTS * unit / canary_rps + last, SLOW_REQUESTS * unit / canary_rps + last
+
+
+def _times(pace: Pace, passed: Floats, rough: tuple[float, ...]) -> Times:
+    exact = [tick_of(passed, share) for share in (TYPICAL, SLOW)]
+    end = pace.end_of(len(passed))
+    seconds = [
+        pace.end_of(tick) if tick is not None else max(end, guess)
+        for tick, guess in zip(exact, rough, strict=True)
+    ]
+    typical, slow = (each if each < FOR_EVER_S else None for each in seconds)
+    return Times(typical, slow, is_rough=None in exact and slow is not None)
+
+
+def _finds(
+    policy: Policy,
+    known: Known,
+    regimes: Sequence[Regime],
+    gate: Gate,
+    regime: Regime,
+    index: int,
+    rate: float,
+) -> dict[float, Times]:
+    """Until each regression is found within the step; nothing where there is no stable traffic beside it."""
+    weight = policy.weights_bp[index] / FULL_BP
+    if weight >= 1.0:
+        return {}
+    pace, per_tick = pace_of(policy), known.rps * policy.interval_s
+    season = season_of(policy, regime, pace, index, max(1, pace.ticks_within(policy.max_step_time_s)))
+    flow = Flow(per_tick * weight, per_tick * (1.0 - weight), rate)
+    # One gate among many, and one edge among many, has to convince for all: their e-values are averaged.
+    nats = max(each.threshold for each in regimes) + log(len(regimes)) + log(regime.layout.series)
+    watched = float(index * max(1, round(policy.min_step_time_s / policy.interval_s)))
+    found = {}
+    for ratio in RATIOS:
+        ticks = [finding(regime, season, flow, ratio, nats, watched, luck) for luck in (0.0, UNLUCKY)]
+        typical, slow = (None if tick is None else pace.end_of(tick) for tick in ticks)
+        found[ratio] = Times(typical, slow)
+    return found
+
+
+def _or_ever(seconds: float | None) -> float:
+    return float("inf") if seconds is None else seconds

@@ -1,0 +1,261 @@
+"""How long a step takes to prove its claim: the law of the tick at which it passes.
+
+Passing depends on nothing but the bad events so far, in the warm-up and after it, and on how many requests
+there were. With a steady flow of requests the latter are known, the former a Poisson process; so the chance
+of having passed by each tick follows from adding up chances, tick by tick, over the number of bad events and
+the number of passes in a row. Nothing is drawn at random, and nothing is approximated but this:
+
+* requests come evenly (their own fluctuation shortens or lengthens a step by a few per cent);
+* where a service's events cluster, they do so in clusters of its dispersion, each worth one event;
+* more than 64 bad events per tick are counted on a grid a quarter of their standard deviation wide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, erf, exp, floor, lgamma, log, sqrt
+
+import numpy as np
+
+from domain.policy import Policy
+from scorers.evidence.compiled import compiled
+from scorers.evidence.limits import keeps_limit
+from scorers.evidence.types import Floats
+
+DUST = 1e-9
+"""Chances that are not followed any further."""
+DONE = 1e-3
+"""Share of steps yet to pass at which the rest is taken to pass at the next tick."""
+RARE = 1e-5
+"""Outcomes of the warm-up rarer than this are left out."""
+FINE = 16.0
+"""Bad events per tick and cell of the grid, squared: its cells are a quarter of a standard deviation."""
+WARMUPS = 16
+"""Outcomes of the warm-up that stand for all of them where it may bring many bad events."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """When a step's ticks end, in seconds since its weight is in force.
+
+    The weight comes into force in mid-tick, so that on average half a tick is lost ::
+
+        in force                        min_step
+        |----[ 0  )[ 1  )[ 2  )[ 3  )[ 4  )|        ticks of the step
+        |== warm-up ==|                            0 and 1 begin in it, 2 is the first that may pass
+    """
+
+    interval_s: float
+    warming: int
+    """Ticks that begin in the warm-up; their requests count, but they do not pass."""
+    earliest: int
+    """First tick (0-based) at whose end the step may be left."""
+    pass_count: int
+
+    def end_of(self, tick: int) -> float:
+        """Seconds from the weight in force to the end of a tick."""
+        return (tick + 1.5) * self.interval_s
+
+    def ticks_within(self, seconds: float) -> int:
+        """Ticks that end no later than that."""
+        return max(0, floor(seconds / self.interval_s - 0.5 + 1e-9))
+
+
+def pace_of(policy: Policy) -> Pace:
+    """How the steps of ``policy`` are paced; all alike."""
+    interval = policy.interval_s
+    warming = max(0, ceil(policy.warmup_s / interval - 0.5 - 1e-9))
+    earliest = max(0, ceil(policy.min_step_time_s / interval - 1.5 - 1e-9))
+    return Pace(interval, warming, earliest, policy.pass_count)
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a step has to prove, as the judge weighs it."""
+
+    ceiling: float
+    """The claim: the rate is below this."""
+    is_count: bool
+    beta: float
+    hope: float
+    """The fraction of the ceiling at which the judge expects the rate."""
+
+    def most_bad(self, warm_bad: float, warm_n: float, per_tick: float, ticks: int) -> Floats:
+        """Bad events with which a tick still passes, by the number of ticks (1, 2, …) since the warm-up.
+
+        The warm-up brought ``warm_bad`` of ``warm_n``, each tick brings ``per_tick`` requests; -1 is never.
+        """
+        most = np.full(ticks, -1.0)
+        _most_bad(
+            most, warm_bad, warm_n, per_tick, self.ceiling, self.is_count, log(1.0 / self.beta), self.hope
+        )
+        return most
+
+
+def passing(pace: Pace, proof: Proof, ticks: int, per_tick: float, rate: float) -> Floats:
+    """The chance of having passed by the end of each tick of a step, shape (ticks,).
+
+    ``per_tick`` is the canary's exposure, divided by how many of its events come together; ``rate`` is what
+    it really shows.
+    """
+    passed = np.zeros(ticks)
+    after = max(0, ticks - pace.warming)
+    for warm_bad, chance in _warmups(per_tick * rate * pace.warming):
+        most = proof.most_bad(warm_bad, per_tick * pace.warming, per_tick, after)
+        passed[pace.warming :] += chance * first_passes(pace, per_tick * rate, most)
+    return passed
+
+
+def first_passes(pace: Pace, mean: float, most: Floats) -> Floats:
+    """The chance of ``pass_count`` ticks in a row by each tick after the warm-up, shape of ``most``.
+
+    Bad events are Poisson with ``mean`` per tick; a tick passes while there are at most ``most`` in all.
+    """
+    first, chances, unit = _events_of(mean)
+    cells = int((mean * len(most) + 10.0 * sqrt(mean * len(most)) + 50.0) / unit) + len(chances) + 4
+    passed = np.zeros(len(most))
+    _follow(
+        passed, np.floor(most / unit), first, chances, cells, pace.earliest - pace.warming, pace.pass_count
+    )
+    return passed
+
+
+def tick_of(passed: Floats, share: float) -> int | None:
+    """The first tick (0-based) by whose end that share has passed, if any."""
+    found = np.flatnonzero(passed >= share)
+    return int(found[0]) if len(found) else None
+
+
+def _events_of(mean: float) -> tuple[int, Floats, float]:
+    """Bad events of one tick: the fewest cells, the chance of each number of cells, events per cell."""
+    unit = max(1.0, floor(sqrt(mean / FINE)))
+    if unit == 1.0:
+        return *_poisson(mean), unit
+    sd = sqrt(mean)
+    first = max(0, floor((mean - 6.5 * sd) / unit))
+    edges = (np.arange(first, ceil((mean + 6.5 * sd) / unit) + 2) - 0.5) * unit
+    below = np.array([0.5 * (1.0 + erf((edge - mean) / (sd * sqrt(2.0)))) for edge in edges])
+    chances = np.diff(below)
+    return first, chances / chances.sum(), unit
+
+
+def _poisson(mean: float) -> tuple[int, Floats]:
+    """Poisson chances without the dust on either side, and the number that the first one is of."""
+    if mean <= 0.0:
+        return 0, np.ones(1)
+    reach = 8.0 * sqrt(mean) + 12.0
+    first = max(0, floor(mean - reach))
+    numbers = range(first, ceil(mean + reach) + 1)
+    chances = np.array([exp(k * log(mean) - mean - lgamma(k + 1.0)) for k in numbers])
+    kept = np.flatnonzero(chances > 0.01 * DUST)
+    chances = chances[kept[0] : kept[-1] + 1]
+    return first + int(kept[0]), chances / chances.sum()
+
+
+def _warmups(mean: float) -> list[tuple[float, float]]:
+    """Bad events that the warm-up may bring, with their chances; a few of equal chance stand for many."""
+    first, chances = _poisson(mean)
+    likely = np.flatnonzero(chances > RARE)
+    numbers, chances = first + likely, chances[likely] / chances[likely].sum()
+    if len(numbers) <= WARMUPS:
+        return list(zip(numbers.astype(float).tolist(), chances.tolist(), strict=True))
+    middles = (np.arange(WARMUPS) + 0.5) / WARMUPS
+    chosen = numbers[np.searchsorted(np.cumsum(chances), middles)]
+    return [(float(number), 1.0 / WARMUPS) for number in chosen]
+
+
+@compiled
+def _log_pass(
+    warm_bad: float, warm_n: float, bad: float, n: float, ceiling: float, is_count: bool, hope: float
+) -> float:
+    """What the judge says: evidence since the weight, and since the warm-up, half and half."""
+    one = keeps_limit(warm_bad + bad, warm_n + n, ceiling, is_count, 1.0, hope)
+    other = keeps_limit(bad, n, ceiling, is_count, 1.0, hope)
+    high = max(one, other)
+    return high + log(0.5 * (1.0 + exp(min(one, other) - high)))
+
+
+@compiled
+def _most_bad(
+    most: Floats,
+    warm_bad: float,
+    warm_n: float,
+    per_tick: float,
+    ceiling: float,
+    is_count: bool,
+    nats: float,
+    hope: float,
+) -> None:
+    """See :meth:`Proof.most_bad`; more requests never bear fewer bad events."""
+    bad, step = -1.0, 1.0
+    for tick in range(len(most)):
+        n = per_tick * (tick + 1)
+        # Gallop, then halve: the first tick of a large service may bear thousands.
+        while _log_pass(warm_bad, warm_n, bad + step, n, ceiling, is_count, hope) >= nats:
+            bad += step
+            step *= 2.0
+        while step > 1.0:
+            step *= 0.5
+            if _log_pass(warm_bad, warm_n, bad + step, n, ceiling, is_count, hope) >= nats:
+                bad += step
+        most[tick] = bad
+
+
+@compiled
+def _spread(here: Floats, there: Floats, low: int, high: int, first: int, chances: Floats) -> int:
+    """One tick's events on top of those so far; where there may be any now, up to."""
+    last = here.shape[1] - 1
+    top = int(min(last, high + first + len(chances) - 1))
+    there[:, low + first : top + 1] = 0.0
+    for c in range(here.shape[0]):
+        for b in range(low, high + 1):
+            if here[c, b] > 0.0:
+                for j in range(min(len(chances), last + 1 - b - first)):
+                    there[c, b + first + j] += here[c, b] * chances[j]
+    return top
+
+
+@compiled
+def _count(chance: Floats, low: int, high: int, most: int) -> None:
+    """Count one more tick in a row up to ``most`` cells of bad events, and none beyond."""
+    enough = chance.shape[0] - 1
+    for b in range(low, high + 1):
+        if b <= most:
+            chance[enough, b] += chance[enough - 1, b]
+            for c in range(enough - 1, 0, -1):
+                chance[c, b] = chance[c - 1, b]
+            chance[0, b] = 0.0
+        else:
+            for c in range(1, enough + 1):
+                chance[0, b] += chance[c, b]
+                chance[c, b] = 0.0
+
+
+@compiled
+def _follow(
+    passed: Floats, most: Floats, first: int, chances: Floats, cells: int, earliest: int, pass_count: int
+) -> None:
+    """The chance of having passed by each tick, in place.
+
+    ``here[c, b]`` is the chance that the step goes on, that the last c ticks passed (``pass_count`` stands
+    for as many or more), and that there were b cells of bad events.
+    """
+    here, there = np.zeros((pass_count + 1, cells)), np.zeros((pass_count + 1, cells))
+    here[0, 0] = 1.0
+    low, high, gone = 0, 0, 0.0
+    for tick in range(len(passed)):
+        if gone > 1.0 - DONE:
+            passed[tick] = 1.0
+            continue
+        high = _spread(here, there, low, high, first, chances)
+        low = min(low + first, high)
+        _count(there, low, high, int(most[tick]))
+        if tick >= earliest:
+            gone += there[pass_count, low : high + 1].sum()
+            there[pass_count, low : high + 1] = 0.0
+        while low < high and there[:, low].sum() < DUST:
+            low += 1
+        while high > low and there[:, high].sum() < DUST:
+            high -= 1
+        here, there = there, here
+        passed[tick] = gone
