@@ -1,7 +1,7 @@
 """What every judge on the leaderboard is given: the counts of many simulated rollouts, tick by tick.
 
-A cell is one kind of service at one traffic rate, healthy or regressed. Arrays have the shape (rollouts, ticks)
-and hold increments of disjoint ticks, as the product's tick inputs do.
+A cell is one kind of service at one traffic rate, healthy or regressed. Arrays have the shape (rollouts,
+ticks) and hold increments of disjoint ticks, as the product's tick inputs do.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import log
+from typing import ClassVar
 
 import numpy as np
 
@@ -94,15 +95,16 @@ def run(law: Law, counts: Counts) -> tuple[Floats, Floats]:
 
 
 class _Learnt:
-    """A tier that learns; the family's calibration is kept from cell to cell."""
+    """A tier that learns. A family's cells come one after the other with one history: what was learnt of
+    it is kept for all rules of the class."""
 
-    def __init__(self) -> None:
-        self._known: tuple[Counts, Calibration] | None = None
+    _known: ClassVar[tuple[Counts, Calibration] | None] = None
 
     def calibration(self, history: Counts) -> Calibration:
-        if self._known is None or self._known[0] is not history:
-            self._known = history, self.learn(history)
-        return self._known[1]
+        cls = type(self)
+        if cls._known is None or cls._known[0] is not history:
+            cls._known = history, self.learn(history)
+        return cls._known[1]
 
     def learn(self, history: Counts) -> Calibration:
         raise NotImplementedError
