@@ -52,8 +52,8 @@ def screen(known: Known, now: float) -> RenderableType:
     if known.newest is None:
         return Group(title, Text(f"tier R0   {Tier.R0.meaning}"), Text(f"          {not_yet(known)}"))
     calibration = known.newest.calibration
-    lines: list[RenderableType] = [title, *_head(known, known.newest, now), Text(), _series_table(calibration), Text()]
-    return Group(*lines, *map(Text, _legend(calibration)))
+    lines: list[RenderableType] = [title, *_head(known, known.newest, now), Text()]
+    return Group(*lines, _series_table(calibration), Text(), *map(Text, _legend(calibration)))
 
 
 def not_yet(known: Known) -> str:

@@ -7,7 +7,7 @@ out (R1).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,12 +60,9 @@ def _learn(finished: Sequence[Finished], tier: Tier) -> Calibration | None:
         return None
     newest = finished[0].run
     edges = {signal: of for signal in newest.limits if (of := _edges(signal, finished))}
-    history = history_of(finished)
-    gates = {
-        signal: names
-        for signal in newest.signals
-        if (names := _names(signal, edges)) and _supports(history, names, tier)
-    }
+    every = {signal: _names(signal, edges) for signal in newest.signals}
+    history = history_of(finished, {name for names in every.values() for name in names})
+    gates = {signal: names for signal, names in every.items() if names and _supports(history, names, tier)}
     found = calibrate(
         history, gates=gates, alpha=newest.alpha, warmup_s=newest.warmup_s, halves_factor=HALVES_FACTOR
     )
@@ -95,19 +92,18 @@ def _supports(history: History, names: tuple[str, ...], tier: Tier) -> bool:
     return all(one is not None and half_against_half(one).runs > 0 for one in series)
 
 
-def history_of(finished: Sequence[Finished]) -> History:
-    """The rollouts side by side. Of unhealthy ones only stable is shown."""
+def history_of(finished: Sequence[Finished], names: Collection[str]) -> History:
+    """The rollouts side by side, with the named series. Of unhealthy rollouts only stable is shown."""
     newest = finished[0].run
     shape = (len(finished), max(each.run.ticks for each in finished))
-    names = dict.fromkeys(name for each in finished for name in each.run.series)
-    counts = {name: np.zeros((COUNTS, *shape)) for name in names}
+    counts = {name: np.zeros((COUNTS, *shape)) for name in names if _is_known(name, finished)}
     step = np.full(shape, -1, dtype=np.int64)
     marks = np.zeros((3, *shape), dtype=np.bool_)
     for row, each in enumerate(finished):
         ticks = slice(0, each.run.ticks)
         step[row, ticks] = each.run.steps_by_tick()
         marks[:, row, ticks] = each.run.marks_by_tick()
-        for name in each.run.series:
+        for name in counts.keys() & each.run.series.keys():
             counts[name][:, row, ticks] = each.run.counts(name)
             if not each.is_healthy:
                 counts[name][_CANARY, row] = 0.0
@@ -121,6 +117,10 @@ def history_of(finished: Sequence[Finished]) -> History:
         steps=newest.steps,
         horizon=newest.horizon,
     )
+
+
+def _is_known(name: str, finished: Sequence[Finished]) -> bool:
+    return any(name in each.run.series for each in finished)
 
 
 # Histograms.

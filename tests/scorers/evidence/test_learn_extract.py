@@ -101,7 +101,7 @@ def test_evidence_from_a_run_is_the_judges_own_to_the_last_digit() -> None:
     rules = evident(gates=(ERRORS,), min_step_time_s=90.0)
     evaluations = finished(traffic=Traffic(worse=1.5, has_halves=False), rules=rules, calibration=known)
     found = taught(evaluations)
-    history = history_of([Finished(rollout_id="r-1", is_healthy=True, run=found)])
+    history = history_of([Finished(rollout_id="r-1", is_healthy=True, run=found)], [NAME])
     again = log_evidence(
         canary_against_stable(history.series[NAME]),
         law,

@@ -81,7 +81,7 @@ def test_the_canary_of_an_unhealthy_rollout_teaches_nothing_but_its_stable_does(
     assert learn(with_bad, max_runs=200) == learn(twenty, max_runs=200)
     few = must(learn([bad, *twenty[:18]], max_runs=200))
     assert (few.tier, few.runs, few.last_rollout) == (Tier.R1, 19, "r-99")
-    of_bad = history_of([bad]).series["error_rate"]
+    of_bad = history_of([bad], ["error_rate"]).series["error_rate"]
     assert not of_bad.s_c.any() and not of_bad.n_c.any() and of_bad.s_h.any()
 
 
@@ -126,7 +126,7 @@ def without_edge(run: Run, edge: float) -> Run:
 
 def test_rollouts_of_any_length_lie_side_by_side(twenty: list[Finished]) -> None:
     longer = taught(7, Traffic(), rules=evident(min_step_time_s=80.0))
-    history = history_of([twenty[0], longer])
+    history = history_of([twenty[0], longer], ["error_rate"])
     short = twenty[0].run.ticks
     assert history.step.shape == (2, longer.run.ticks) and longer.run.ticks > short
     assert (history.step[0, short:] == -1).all() and (history.step[1] >= 0).all()
