@@ -1,21 +1,25 @@
-"""``sentra calibrations`` on a real database, with no Sentra running beside it."""
+"""``sentra calibrations`` on a real database with no Sentra beside it, and what rollouts get of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from domain.calibration import Calibration, Law, Tier
 from domain.clock import SystemClock
 from scorers.evidence.learn.calibrate import MIN_ROLLOUTS
 from sentra.cli.calibration_view import ENOUGH
+from sentra.cli.connect import calibrations_of, repository_of, settings_of
 from sentra.cli.exits import Exit
 from store.calibrations import Calibrations, Place
 from store.database import open_engine, upgrade
 from store.repository import Repository
 from streams.agents.calibrate import refresh, remember_finished
 from tests.scorers.evidence.finished_rollouts import Traffic, evident, finished
-from tests.sentra.cli.conftest import Line
+from tests.sentra.cli.conftest import Line, abort_all
+from tests.sentra.cli.shop import Shop
 
 HOUR_S = 3600.0
 CHECKOUT = Place(service="checkout", environment="prod", interval_s=5.0)
@@ -160,3 +164,22 @@ def test_a_folder_without_a_database_is_one_clear_sentence(nowhere: Path, sentra
     assert said.code == Exit.UNREACHABLE
     assert "there is no database in" in said.err
     assert not (nowhere / ".sentra").exists()
+
+
+def test_starting_and_retrying_freeze_what_is_known_by_then(shop: Shop, sentra: Line) -> None:
+    settings = settings_of(None)
+    calibrations, repository = calibrations_of(settings), repository_of(settings)
+    place = Place(service=shop.service, environment="test", interval_s=1.0)
+    known = Calibration(tier=Tier.R2, interval_s=1.0, laws={"log_error_ratio": Law()}, runs=20)
+    calibrations.add(place, known)
+    first = f"{shop.service}-a"
+    assert sentra(*shop.slow_line("--id", first, judge="evidence")).code == Exit.OK
+    abort_all()
+    calibrations.add(place, replace(known, runs=21))
+    second = f"{shop.service}-b"
+    assert sentra("rollout", "retry", first, "--id", second).code == Exit.OK
+    for rollout_id, runs in ((first, 20), (second, 21)):
+        stored = repository.get_rollout(rollout_id)
+        fold = repository.last_fold(rollout_id)
+        assert stored is not None and fold is not None
+        assert stored.spec.calibration == fold.context.calibration == replace(known, runs=runs)
