@@ -7,7 +7,7 @@ inputs of stored evaluations again gives the same evaluations, bit for bit.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -34,7 +34,7 @@ from domain.rollout import (
     context_of,
     with_gates,
 )
-from domain.signal import Arm, Channel
+from domain.signal import REQUESTS, Arm, Channel
 from domain.verdict import Score, Verdict, combine
 from scorers.decision_machine import Conclusion, decide, window_since
 from scorers.draft import WARMUP_SLACK_S
@@ -42,7 +42,7 @@ from scorers.events import OF_COMMAND, OF_OUTCOME, OF_VERDICT, Event, Happening,
 from scorers.gate_row import GateRow, Moment
 from scorers.judge import judge_named
 from scorers.quantile import estimate
-from scorers.window import index, is_usable, see
+from scorers.window import Key, index, is_usable, see
 
 STATE_EVERY = 60
 """Every so many inputs an evaluation carries the whole state, so that nothing is folded from the start. A
@@ -158,7 +158,10 @@ def rows_of(before: RolloutFold, tick: TickInput) -> list[GateRow]:
         of_source = [seconds for channel, seconds in lateness if channel is kind.channel]
         max_age_s = max(of_source or [before.context.lateness_s]) + AGE_TICKS * policy.interval_s
         newest = see(gate, inputs, tick.end, per_request=per_request, max_age_s=max_age_s)
-        canary, stable = (inputs.get((gate.signal, arm)) for arm in (Arm.CANARY, Arm.STABLE))
+        canary, stable = (
+            _measured(inputs, gate.signal, arm, per_request=per_request, max_age_s=max_age_s)
+            for arm in (Arm.CANARY, Arm.STABLE)
+        )
         rows.append(
             GateRow(
                 index=position,
@@ -171,10 +174,25 @@ def rows_of(before: RolloutFold, tick: TickInput) -> list[GateRow]:
                 since=since,
                 moment=moment,
                 canary=canary if newest is not None else None,
-                stable=stable if is_usable(stable, max_age_s) else None,
+                stable=stable,
             )
         )
     return rows
+
+
+def _measured(
+    inputs: Mapping[Key, SignalInput], signal: str, arm: Arm, *, per_request: bool, max_age_s: float
+) -> SignalInput | None:
+    """An arm's own signal; per request it is worth no more than the reading of the requests."""
+    seen = inputs.get((signal, arm))
+    if not is_usable(seen, max_age_s):
+        return None
+    if not per_request:
+        return seen
+    requests = inputs.get((REQUESTS, arm))
+    if not is_usable(requests, max_age_s):
+        return None
+    return replace(seen, quality=seen.quality | requests.quality) if requests.quality else seen
 
 
 def _moment(state: RolloutState, tick: TickInput) -> Moment:

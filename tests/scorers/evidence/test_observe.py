@@ -210,7 +210,6 @@ def test_events_per_request_count_where_requests_were_measured() -> None:
     assert evidence(score).log_e_fail > 1.0
 
 
-@pytest.mark.xfail(strict=True, reason="only the events' own reading is looked at, not the requests'")
 def test_events_per_request_are_no_evidence_where_requests_are_assumed() -> None:
     current, score = log_ticks(
         SignalInput("error_rate", Arm.CANARY, T0, 1.0, 500.0, quality=int(Quality.ASSUMED)),
@@ -220,7 +219,6 @@ def test_events_per_request_are_no_evidence_where_requests_are_assumed() -> None
     assert np.frombuffer(current.gates[0].memory)[at.TICKS] == 0
 
 
-@pytest.mark.xfail(strict=True, reason="only the events' own reading is looked at, not the requests'")
 def test_events_per_request_are_damaged_where_stables_requests_are_missing() -> None:
     _, score = log_ticks(SignalInput("error_rate", Arm.CANARY, T0, 1.0, 500.0))
     assert evidence(score).damaged == 1.0
