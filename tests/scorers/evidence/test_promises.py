@@ -26,6 +26,7 @@ from scorers.evidence.limits import OVER, breaks_limit
 from scorers.evidence.null import Null, null_with
 from scorers.evidence.observe import observe_all
 from scorers.evidence.prior import start_weight
+from scorers.evidence.regime import regime_of
 from scorers.evidence.types import Floats
 from tests.scorers.evidence.healthy_histories import (
     NAME,
@@ -39,6 +40,8 @@ from tests.scorers.evidence.healthy_histories import (
     of_replicas,
     wandering,
 )
+from tests.scorers.evidence.rows import context
+from tests.scorers.situations import ERRORS
 
 ALPHAS = (0.05, 0.01, 0.001)
 PLAIN = null_with(0.0, 1.0)
@@ -284,7 +287,16 @@ def test_a_canary_exactly_at_its_limit_hardly_ever_seems_to_break_it(
 
 
 def steps_proofs(
-    runs: int, seed: int, *, limit: float, rate: float, most: float, in_time_s: float, stable: Floats
+    runs: int,
+    seed: int,
+    *,
+    limit: float,
+    rate: float,
+    most: float,
+    in_time_s: float,
+    stable: Floats,
+    cluster: float = 1.0,
+    dispersion: float = 1.0,
 ) -> tuple[Floats, Floats]:
     """One step of 120 ticks, the first 6 its warm-up: largest evidence for its claim, and the claim."""
     rng = np.random.default_rng(seed)
@@ -297,13 +309,22 @@ def steps_proofs(
         given[:, [col.STEPS, col.HORIZON, col.IS_SETTLED]] = 5, TICKS, 1.0
         given[:, [col.IS_WARM, col.LIMIT, col.MOST_CLAIM]] = float(tick >= 6), limit, most
         given[:, [col.TIME_LEFT, col.SHARE, col.EXPECTED, col.BETA]] = in_time_s, 0.1, -1.0, 0.05
-        given[:, [col.DISPERSION, col.SPLIT_DISPERSION]] = 1.0
+        given[:, [col.DISPERSION, col.SPLIT_DISPERSION]] = dispersion
         given[:, col.CANARY_N], given[:, col.BASE_N] = 50.0, 450.0
-        given[:, col.BAD] = given[:, col.SUSPECT] = rng.binomial(50, rate, runs)
+        given[:, col.BAD] = given[:, col.SUSPECT] = _failed(rng, 50, rate, cluster, runs)
         given[:, col.BASE_BAD] = rng.binomial(450, stable)
         observe_all(memory, given, said, layout.limit_at, layout.ratios_at, GRID)
         best = np.maximum(best, np.where(memory[:, at.CLAIM] > 0, said[:, col.LOG_PASS], -np.inf))
     return best, memory[:, at.CLAIM]
+
+
+def _failed(rng: np.random.Generator, n: int, rate: float, cluster: float, runs: int) -> Floats:
+    """Failed requests of n, alone or in geometric clusters of that mean size."""
+    if cluster == 1.0:
+        return rng.binomial(n, rate, runs).astype(np.float64)
+    clusters = rng.poisson(n * rate / cluster, runs)
+    more = rng.negative_binomial(np.maximum(clusters, 1), 1.0 / cluster)
+    return np.minimum(n, np.where(clusters > 0, clusters + more, 0)).astype(np.float64)
 
 
 @many
@@ -315,6 +336,34 @@ def test_a_canary_exactly_at_the_claim_hardly_ever_passes(runs: int, limit: floa
     assert set(claims) == {claim}
     for beta in ALPHAS:
         assert float((best >= log(1 / beta)).mean()) <= allowed(beta, runs)
+
+
+def clustered_passes(dispersion: float) -> float:
+    """Share of canaries exactly at their limit that pass, where errors come in fours."""
+    best, _ = steps_proofs(
+        1500,
+        21,
+        limit=0.01,
+        rate=0.01,
+        most=1.0,
+        in_time_s=0.0,
+        stable=np.full(1500, 0.005),
+        cluster=4.0,
+        dispersion=dispersion,
+    )
+    return float((best >= log(20.0)).mean())
+
+
+def test_clusters_of_errors_pass_canaries_that_a_learnt_clustering_does_not() -> None:
+    """A geometric cluster of mean 4 is worth 7 lone events of variance."""
+    assert clustered_passes(1.0) > 0.3
+    assert clustered_passes(7.0) <= allowed(0.05, 1500)
+
+
+@pytest.mark.xfail(strict=True, reason="what is told live of bursts (tier R0) is not used against the limit")
+def test_clusters_of_errors_pass_no_canaries_of_a_service_that_nobody_knows() -> None:
+    unknown = regime_of(context(None), ERRORS)
+    assert clustered_passes(unknown.law.clustering) <= allowed(0.05, 1500)
 
 
 def test_choosing_the_claim_by_stable_helps_no_canary_beyond_it() -> None:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from domain.calibration import Calibration, Law, Tier
 from domain.decision import CommandKind
+from domain.policy import Strategy
 from domain.signal import Quality
 from domain.verdict import Score, Verdict
 from scorers.evidence import layout as at
@@ -390,6 +391,15 @@ def test_a_first_deployment_has_nothing_to_compare_with_either() -> None:
     assert Told().tick(Seen(n=2000, bad=400, base_n=0)).verdict is Verdict.SEVERE
     mild = Told().ticks(5, Seen(n=2000, bad=50, base_n=0))
     assert (mild.verdict, mild.shared) == (Verdict.FAIL, True)
+
+
+@pytest.mark.parametrize(("stable_bad", "verdict"), [(5, Verdict.SEVERE), (30, Verdict.FAIL)])
+def test_after_a_blue_green_switch_stables_last_window_decides(stable_bad: int, verdict: Verdict) -> None:
+    told = Told(strategy=Strategy.BLUE_GREEN, weights_bp=(0, 10_000))
+    told.ticks(12, Seen(n=0, base_n=1000, base_bad=stable_bad))
+    told.go_to(1)
+    score = told.ticks(3, ALONE[0.2])
+    assert score.verdict is verdict
 
 
 # Several gates.
