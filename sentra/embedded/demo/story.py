@@ -154,10 +154,21 @@ class Story:
 
     def _decision(self, decision: Decision) -> None:
         self.decisions.append(decision)
-        self.events.append((decision.at, f"{decision.kind.value}: {decision.reason}"))
+        self.events.append(
+            (decision.at, f"{self._verdict_behind(decision)}{decision.kind.value}: {decision.reason}")
+        )
         early = self._early.pop(decision.decision_id, None)
         if early is not None:
             self._in_force(decision, early)
+
+    def _verdict_behind(self, decision: Decision) -> str:
+        """Take back the verdict's line that just said the same, for both to be one: ``FAIL → PAUSE``."""
+        if self.verdict is None or not self.events:
+            return ""
+        if self.events[-1] != (decision.at, f"{self.verdict.value}: {decision.reason}"):
+            return ""
+        self.events.pop()
+        return f"{self.verdict.value} → "
 
     def _action(self, action: ActionRecord) -> None:
         key = (action.decision_id, action.outcome.value)

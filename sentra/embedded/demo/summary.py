@@ -181,7 +181,7 @@ def _lines(summary: Summary) -> list[tuple[str, str]]:
     ]
     return [
         ("steps", " → ".join(steps) or "none"),
-        ("fault to decision", _seconds(summary.fault_to_decision_s)),
+        ("fault to decision", _seconds(summary.fault_to_decision_s, " (first pause or roll-back)")),
         ("decision to effect", _seconds(summary.decision_to_effect_s, " (slowest shift)")),
         ("requests", " · ".join(arms)),
         ("lost by shifting", f"{summary.shift_failures:,}"),

@@ -72,6 +72,7 @@ class Tale:
         cause: Cause = Cause.PASSED,
         phase: Phase = Phase.SHIFTING,
         verdict: Verdict | None = Verdict.PASS,
+        reason: str = "",
     ) -> Decision:
         """A decision with its evaluation."""
         seq = next(self._seqs)
@@ -81,7 +82,7 @@ class Tale:
             seq=seq,
             kind=kind,
             cause=cause,
-            reason=f"because of {cause.value}",
+            reason=reason or f"because of {cause.value}",
             order=order,
             weight_bp=weight_bp,
             generation=seq,

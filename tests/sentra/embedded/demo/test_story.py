@@ -171,3 +171,19 @@ def test_an_order_that_was_not_applied_is_told() -> None:
     tale = Tale()
     tale.report(tale.order(Order.SHIFT, 10.0, weight_bp=5000), 11.0, ActionOutcome.NOT_APPLIED)
     assert [what for _, what in read(tale.records()).events][-1].startswith("actuator: not_applied")
+
+
+def test_a_verdict_and_the_decision_it_led_to_are_one_line_where_they_say_the_same() -> None:
+    tale = Tale()
+    for at, reason in ((15.0, "gate 0 says so"), (16.0, "another reason")):
+        tale.order(
+            Order.NONE,
+            at,
+            kind=DecisionKind.PAUSE,
+            cause=Cause.FAIL,
+            phase=Phase.PAUSED,
+            verdict=Verdict.FAIL,
+            reason=reason,
+        )
+    story = read(tale.evaluations)
+    assert [what for _, what in story.events] == ["FAIL → PAUSE: gate 0 says so", "PAUSE: another reason"]
