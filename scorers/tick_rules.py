@@ -102,13 +102,16 @@ def overtime(draft: Draft) -> None:
 
 
 def baking_good(draft: Draft) -> None:
-    """PASS and INCONCLUSIVE let the bake go on; only recent ticks count towards it."""
-    if draft.tick.verdict is Verdict.INCONCLUSIVE:
-        draft.set(unproven=True)
+    """PASS and INCONCLUSIVE let the bake go on; only recent ticks count towards it.
+
+    A proof takes its time here as well, so what counts is whether there is one at the end.
+    """
     if draft.is_fresh:
         draft.set(baked_s=draft.state.baked_s + draft.policy.interval_s)
     if draft.is_fresh and draft.state.baked_s >= draft.policy.keep_stable_for_s:
         kept = duration_text(draft.policy.keep_stable_for_s)
+        if draft.tick.verdict is Verdict.INCONCLUSIVE:
+            draft.set(unproven=True)
         draft.finalise(Cause.PASSED, f"every step passed and the canary held for {kept} at 100 %")
     else:
         overtime(draft)

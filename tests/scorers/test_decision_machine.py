@@ -586,6 +586,13 @@ def test_a_bake_runs_on_inconclusive_ticks_unproven_and_stops_without_data() -> 
     assert (rollout.state.phase, rollout.state.unproven) == (Phase.FINALISING, True)
 
 
+def test_a_bake_that_ends_proven_is_proven_however_long_the_proof_took() -> None:
+    rollout = baking(keep_stable_for_s=60.0)
+    rollout.ticks(INCONCLUSIVE, 11)
+    rollout.tick(PASS)
+    assert (rollout.state.phase, rollout.state.unproven) == (Phase.FINALISING, False)
+
+
 def test_stale_ticks_do_not_bake() -> None:
     rollout = baking(keep_stable_for_s=60.0)
     rollout.ticks(PASS, 50, lag_s=11.0)
