@@ -100,8 +100,8 @@ def counts_of(
 ) -> tuple[list[tuple[float, ...]], list[tuple[float, ...]]]:
     """Per series ``(s_c, n_c, s_b, n_b)``, and ``(s_h, n_h, s_rest, n_rest)`` of stable's halves.
 
-    A histogram's edges are fixed in ``remembered`` by the first tick that can tell them, and count from the
-    next one on: they must not depend on what they are to judge.
+    A histogram's edges are those of its history. Without one they are fixed in ``remembered`` by the first
+    tick that can tell them, and count from the next one on: they must not depend on what they are to judge.
     """
     newest, layout = row.newest, regime.layout
     if newest is None or not is_comparable(row):
@@ -112,7 +112,9 @@ def counts_of(
     edges = [float(remembered[layout.start_of(series) + at.EDGE]) for series in range(layout.series)]
     if not edges[0]:
         _choose_edges(row, remembered, regime)
-        return [_NOBODY] * layout.series, [_UNSPLIT] * layout.series
+        if not regime.edges:
+            return [_NOBODY] * layout.series, [_UNSPLIT] * layout.series
+        edges = list(regime.edges)
     return [_beyond(row, edge) for edge in edges], [_halves_beyond(row.stable, edge) for edge in edges]
 
 

@@ -26,8 +26,9 @@ from store.repository import Repository
 
 MAX_RUNS = 200
 """Rollouts that one calibration is learnt from at most: the thresholds' promise was measured with as many."""
-MAX_AGE_S = 30 * 86_400.0
-"""Older rollouts were of another service, as far as anybody knows."""
+MAX_AGE_S = 180 * 86_400.0
+"""Older rollouts were of another service, as far as anybody knows; weekly releases make twenty in this
+time."""
 PAGE = 1000
 """Evaluations, or rollouts, that are read at a time."""
 LATE_S = 3600.0
