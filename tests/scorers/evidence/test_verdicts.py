@@ -299,6 +299,17 @@ def test_the_last_step_before_all_traffic_proves_the_limit_itself() -> None:
     assert [score.verdict for score in found] == [Verdict.PASS, Verdict.PASS, Verdict.INCONCLUSIVE]
 
 
+def test_what_may_be_bad_proves_nothing_and_is_held_against_nobody() -> None:
+    """A latency limit between two bucket edges: 0.2 % are slower for certain, 4 % perhaps."""
+    doubtful = Seen(n=1000, bad=2, suspect=40, base_n=9000, base_bad=18)
+    told = Told()
+    found = [told.tick(doubtful) for _ in range(10)]
+    assert {score.verdict for score in found} == {Verdict.INCONCLUSIVE}
+    assert evidence(found[-1]).log_e_pass < 0.0
+    assert evidence(found[-1]).log_e_slo < 0.0
+    assert not found[-1].point_holds
+
+
 def test_nothing_passes_before_the_warm_up_is_over() -> None:
     told = Told(warmup_s=10.0)
     found = [told.tick(HEALTHY) for _ in range(3)]
