@@ -104,7 +104,7 @@ class Scenario:
     """Requests per second where the story needs other than the judge's usual number."""
     strategy: Strategy = Strategy.CANARY
     by_threshold: tuple[Phase, ...] = ()
-    """How it may end as well under the threshold judge, which calls breaches severe without a look at stable."""
+    """How else it may end under the threshold judge, which calls a breach severe without a look at stable."""
 
     def expects(self, judge: JudgeName) -> tuple[Phase, ...]:
         """How it may end under ``judge``."""

@@ -11,6 +11,7 @@ from domain.policy import JudgeName, Strategy
 from domain.policy_text import parse_policy
 from domain.units import FULL_BP
 from scorers.evidence.margins import margin_window
+from scorers.evidence.plan import Known, plan_of
 from sentra.embedded.demo.policies import (
     ENVIRONMENT,
     LOGS,
@@ -153,3 +154,11 @@ def test_a_policy_with_too_few_steps_for_a_scenario_is_told_so_in_a_sentence(min
     policy = borrowed_policy(mine, TARGET, None)
     assert suits(SCENARIOS["late"], policy) == "late plays in step 3, the policy has 2 steps"
     assert suits(SCENARIOS["crash"], policy) == ""
+
+
+@pytest.mark.parametrize("pace", Pace)
+def test_the_plan_check_finds_every_step_decidable_by_evidence(pace: Pace) -> None:
+    policy = parse_policy(policy_text(pace, Strategy.CANARY, TARGET, JudgeName.EVIDENCE))
+    known = Known(rps=PLANS[pace, JudgeName.EVIDENCE].rps)
+    assert plan_of(policy, known).undecidable == ()
+    assert plan_of(policy, Known(rps=known.rps / 20)).undecidable != ()
