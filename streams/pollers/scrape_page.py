@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from domain.signal import Channel
 from streams.pollers.config import Seconds, SourceSettings, Url
 from streams.pollers.counters import Reading
-from streams.pollers.exposition import parse_page, parse_series
+from streams.pollers.exposition import PageParser, parse_series
 
 MIB = 1024 * 1024
 
@@ -199,13 +199,14 @@ class PageReader:
     settings: ScrapeSettings
     labels: Mapping[str, str]
     _meanings: dict[str, _Meaning | _Special | None] = field(default_factory=dict)
+    _parser: PageParser = field(default_factory=PageParser)
 
     def read(self, text: str) -> Reading:
         """The counters of all versions on a page; :class:`SourceRejected` when it is no page of metrics."""
         groups: dict[Group, dict[str | float, float]] = {}
         present: set[ArmKey] = set()
         life: float | None = None
-        for series, value in parse_page(text).items():
+        for series, value in self._parser.parse(text).items():
             meaning = self._meaning(series)
             if meaning is None or not math.isfinite(value):
                 continue
