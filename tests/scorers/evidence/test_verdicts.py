@@ -213,6 +213,13 @@ def test_a_severe_breach_that_chance_may_explain_is_not_severe() -> None:
     assert score.verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize(("changes", "verdict"), [(0, Verdict.SEVERE), (1, Verdict.FAIL)])
+def test_a_severe_breach_has_to_convince_at_the_alpha_that_is_left(changes: int, verdict: Verdict) -> None:
+    score = Told(PATIENT, changes=changes).tick(Seen(n=152, bad=8, base_n=100_000, base_bad=10))
+    assert log(100) <= evidence(score).log_e_slo < log(200)
+    assert score.verdict is verdict
+
+
 def test_a_severe_breach_that_stable_shares_is_the_environments() -> None:
     told = Told(PATIENT)
     outage = Seen(n=1000, bad=300, base_n=9000, base_bad=2700)
@@ -437,6 +444,14 @@ def test_one_gates_evidence_is_shared_out_among_all() -> None:
     assert one.verdict is Verdict.SEVERE
     assert many.verdict is Verdict.FAIL
     assert evidence(many).log_e_rollout < evidence(one).log_e_rollout
+
+
+def test_gates_of_unlike_thresholds_have_to_reach_the_highest() -> None:
+    """Log lines of a service whose errors alone are known: tier R2 asks for more than R0."""
+    for gates in ((ERRORS, LOGS), (LOGS, ERRORS)):
+        found = Told(WARM, gates=gates).all(HEALTHY, HEALTHY)
+        assert {evidence(score).tier for score in found} == {"R0", "R2"}
+        assert {evidence(score).threshold for score in found} == {pytest.approx(log(250), abs=1e-9)}
 
 
 def test_gates_in_another_order_have_the_same_scores() -> None:
