@@ -261,5 +261,5 @@ def live_dispersion(
                 squares, spread = squares + off**2, spread + variance
             events, exposure = events + bad, exposure + n
         seen = max(1.0, squares / spread) if spread else 1.0
-        out.append(min(most, seen * (1 + 2 * sqrt(2 / counted))) if counted >= 10 and spread else most)
+        out.append(min(most, seen * (1 + sqrt(2 / counted))) if counted >= 10 and spread else most)
     return out
