@@ -11,8 +11,13 @@ from streams.pollers.base import Source
 from streams.pollers.config import SourceSettings
 
 KINDS: dict[str, str] = {
+    "otlp": "streams.pollers.otlp:OtlpSource",
     "scrape": "streams.pollers.scrape:ScrapeSource",
     "tail": "streams.pollers.tail:TailSource",
+    "prometheus": "streams.pollers.prometheus:PrometheusSource",
+    "victoriametrics": "streams.pollers.prometheus:PrometheusSource",
+    "thanos": "streams.pollers.prometheus:PrometheusSource",
+    "mimir": "streams.pollers.prometheus:PrometheusSource",
 }
 """Kind, as ``sources.NAME.kind`` says it, to ``module:Class``."""
 
