@@ -13,5 +13,7 @@ COPY sentra sentra
 RUN pip install --no-cache-dir --constraint constraints.txt ".${EXTRAS:+[${EXTRAS}]}" \
  && useradd --create-home sentra && install -d -o sentra /srv/sentra
 USER sentra
+# The judge's kernels are compiled once, here, and not at the first tick of every new container.
+RUN python -c 'from scorers.evidence.warm import warm_up; warm_up()'
 WORKDIR /srv/sentra
 ENTRYPOINT ["sentra"]

@@ -91,6 +91,9 @@ class SignalInput(msgspec.Struct, frozen=True, gc=False, array_like=True):
     half_events: float = -1.0
     half_exposure: float = -1.0
     half_counts: tuple[float, ...] = ()
+    end: float = 0.0
+    """Up to when it was counted: a slower source's part of a tick ends before the tick does. 0 is the tick's
+    own end."""
 
 
 class TickInput(msgspec.Struct, frozen=True, kw_only=True, tag="tick", omit_defaults=True):

@@ -191,6 +191,7 @@ def _input_of(sample: Sample) -> SignalInput:
         sample.counts,
         sample.age_s,
         sample.quality,
+        end=sample.end,
     )
 
 
@@ -313,6 +314,7 @@ def _sum_of(first: SignalInput, second: SignalInput) -> SignalInput:
         second.age_s,
         first.quality | second.quality,
         *add_halves(first, second),
+        max(first.end, second.end),
     )
 
 

@@ -77,6 +77,7 @@ def arm_of(parts: Sequence[tuple[str, SignalInput]], bit: int | None) -> SignalI
         half_events=half[0],
         half_exposure=half[1],
         half_counts=half[2],
+        end=max(each.end for each in inputs),
     )
 
 

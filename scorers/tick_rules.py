@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from domain.decision import Cause, IncidentKind
-from domain.policy import OnFail, OnInconclusive
+from domain.policy import JudgeName, OnFail, OnInconclusive
 from domain.rollout import PauseCause, Phase
 from domain.units import duration_text
 from domain.verdict import Verdict
@@ -172,8 +172,10 @@ def paused_data_pass(draft: Draft) -> None:
 
 
 def paused_data_fail(draft: Draft) -> None:
+    """Trouble that was shared stays so, unless evidence says meanwhile that the canary has it worse."""
     draft.set(passes=0)
-    if draft.tick.shared or PauseCause.SHARED in draft.state.pause_causes:
+    is_told = draft.policy.judge is JudgeName.EVIDENCE
+    if draft.tick.shared or (PauseCause.SHARED in draft.state.pause_causes and not is_told):
         pause_alert(draft)
     else:
         draft.pause(PauseCause.FAIL, draft.tick.reason)

@@ -57,7 +57,8 @@ def see(
     stable = _counts(gate, inputs, Arm.STABLE, per_request=per_request, max_age_s=max_age_s)
     stable_n, stable_bad = (stable[1], stable[2]) if stable else (0.0, 0.0)
     start, n, bad, suspect, worse = canary
-    return WindowTick(start, end, n, bad, suspect, worse, stable_n, stable_bad)
+    counted_to = inputs[gate.signal, Arm.CANARY].end or end
+    return WindowTick(start, min(end, counted_to), n, bad, suspect, worse, stable_n, stable_bad)
 
 
 def _counts(

@@ -31,6 +31,19 @@ def _live_dispersion(row: Floats, at: int, most: float) -> float:
 
 
 @compiled
+def clusterings(memory: Floats, at: int, is_told: Bools, out: Floats) -> None:
+    """How many events come together, for rows told by live data: as far as that is beyond chance, else 1.
+
+    A lower bound, unlike the dispersion of the split: doubt about it would make every proof wait.
+    """
+    for i in range(memory.shape[0]):
+        ticks, spread = memory[i, at + SPLITS], memory[i, at + SPLIT_SPREAD]
+        if is_told[i] and ticks >= ENOUGH_TICKS and spread > 0.0:
+            seen = memory[i, at + SPLIT_SQUARES] / spread
+            out[i] = max(out[i], seen / (1.0 + 2.0 * sqrt(2.0 / ticks)))
+
+
+@compiled
 def _watch(row: Floats, at: int, half: Floats, base_bad: float, base_n: float) -> None:
     """Note how this tick's stable events were split, or how far they were from stable's mean so far."""
     if half[1] >= 0.0:

@@ -40,6 +40,8 @@ _DUST = 1e-200
 """Smaller beliefs are zero: numbers near the end of the range are slow and mean nothing."""
 _STEEPEST = 300.0
 """Nats that one tick may add to an alternative over the best healthy point."""
+_UNUSED = 1e300
+"""Marks lattice points between those that null and alternatives use."""
 
 
 @compiled
@@ -56,7 +58,8 @@ def dispersion_of(events: float, bins: Floats) -> float:
 def _wander(row: Floats, at: int, points: int, first: Ints, steps: Floats, scratch: Floats) -> None:
     """Let every belief take one step of the healthy wander."""
     width = steps.shape[1]
-    scratch[: points * WIDTH] = 0.0
+    for at_c in range(points * WIDTH):
+        scratch[at_c] = 0.0
     for i in range(points):
         source = at + i * WIDTH
         for b in range(width):
@@ -64,7 +67,8 @@ def _wander(row: Floats, at: int, points: int, first: Ints, steps: Floats, scrat
             target = (first[i] + b) * WIDTH
             for c in range(WIDTH):
                 scratch[target + c] += chance * row[source + c]
-    row[at : at + points * WIDTH] = scratch[: points * WIDTH]
+    for at_c in range(points * WIDTH):
+        row[at + at_c] = scratch[at_c]
 
 
 @compiled
@@ -84,25 +88,38 @@ def _likelihoods(
 
 
 @compiled
+def _steep(half: int, logs: Floats, best: float, is_upper_bound: bool) -> float:
+    """How far the likeliest alternative is beyond what one tick may add: all of them give up as much."""
+    top = best
+    for k in range(EFFECTS):
+        for j in range(1 if is_upper_bound else 2 * half + 1):
+            top = max(top, logs[WORSE[k] + (half if is_upper_bound else j)])
+    return max(0.0, top - best - _STEEPEST)
+
+
+@compiled
 def _reweigh(row: Floats, at: int, half: int, logs: Floats, is_upper_bound: bool) -> None:
     """Multiply every belief by its likelihood and divide by the null's."""
     points = 2 * half + 1
     if is_upper_bound:  # the margin only bounds a healthy version: the null learns nothing from this tick
+        excess = _steep(half, logs, 0.0, True)
         for k in range(EFFECTS):
-            factor = exp(min(logs[half + WORSE[k]], _STEEPEST))
+            factor = exp(logs[half + WORSE[k]] - excess)
             for j in range(points):
                 row[at + j * WIDTH + 1 + k] *= factor
         return
     best = logs[0]
     for j in range(1, points):
         best = max(best, logs[j])
+    excess = _steep(half, logs, best, False)
     total = 0.0
     for j in range(points):
         belief = max(row[at + j * WIDTH] * exp(logs[j] - best), _FLOOR)
         row[at + j * WIDTH] = belief
         total += belief
-    for x in range(2 * half + 1 + _FURTHEST):
-        logs[x] = exp(min(logs[x] - best, _STEEPEST))
+    for x in range(points + _FURTHEST):
+        if logs[x] != _UNUSED:
+            logs[x] = exp(logs[x] - best - excess)
     scale = 1.0 / total
     for j in range(points):
         start = at + j * WIDTH
@@ -209,7 +226,7 @@ def advance(
     Rows that are not live are left as they are; what they say is what they said before.
     """
     scratch = np.empty((2 * half + 1) * WIDTH)
-    logs = np.empty(2 * half + 1 + _FURTHEST)
+    logs = np.full(2 * half + 1 + _FURTHEST, _UNUSED)
     for i in range(memory.shape[0]):
         if is_live[i]:
             log_e[i], tilt[i] = tick(
@@ -259,7 +276,7 @@ def trajectories(
     """
     half = len(start) // 2
     scratch = np.empty(len(start) * WIDTH)
-    logs = np.empty(len(start) + _FURTHEST)
+    logs = np.full(len(start) + _FURTHEST, _UNUSED)
     row = np.empty(len(start) * WIDTH)
     for i in range(s_c.shape[0]):
         begin(row, 0, start)

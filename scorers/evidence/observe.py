@@ -112,7 +112,8 @@ def _open_step(row: Floats, at_ratios: int, ratios: int, step: float) -> None:
         STABLE_STEP_N,
     ):
         row[mark] = 0.0
-    row[at_ratios : at_ratios + ratios] = 0.0
+    for k in range(ratios):
+        row[at_ratios + k] = 0.0
 
 
 @compiled
@@ -150,7 +151,8 @@ def _log_pass(row: Floats, given: Floats) -> float:
 @compiled
 def observe(row: Floats, given: Floats, said: Floats, limit_at: int, ratios_at: int, ratios: int) -> None:
     """Take one tick of one gate; ``row`` is what it remembers, changed in place."""
-    said[:] = 0.0
+    for column in range(SAID):
+        said[column] = 0.0
     said[RATIO_LOW] = said[RATIO_HIGH] = float("nan")
     is_count = given[IS_COUNT] > 0.0
     if given[END] > given[START]:

@@ -58,11 +58,18 @@ def _comparison(case: Case) -> str:
         limit = ratio_text(case.found.row.gate.limit_share)
         chance = chance_text(exp(-max(case.log_slo, 0.0)))
         return f"{share}{what}, limit {limit}, {n:,.0f} requests, false-alarm chance {chance}"
-    chance = chance_text(exp(-max(case.log_e_rollout if case.is_blamed else case.found.log_e, 0.0)))
+    chance = chance_text(exp(-max(_certainty(case), 0.0)))
     return (
         f"{share}{what} vs {ratio_text(base_bad / base_n)} on stable{_ratio_text(case)}, "
         f"{n:,.0f} requests, false-alarm chance {chance}"
     )
+
+
+def _certainty(case: Case) -> float:
+    """Nats behind the verdict: of the rollout, or of the gate that speaks for itself."""
+    if case.is_blamed:
+        return case.log_e_rollout
+    return max(case.found.log_e, case.log_slo) if case.is_beyond_severe else case.found.log_e
 
 
 def _slower_than(case: Case) -> str:
@@ -100,6 +107,8 @@ def _shared(case: Case) -> str:
         return f"{over}, and {base} on stable: the environment, not the canary"
     if case.lacks_stable:
         return f"{over}, with no stable traffic to compare with"
+    if case.found.margin > 1.0:
+        return f"{over}, which right after a weight change cannot be told from a cold start"
     return f"{over}, but no worse than stable as far as {sums.canary_n:,.0f} requests can tell"
 
 

@@ -33,7 +33,7 @@ this is what keeps the whole promise on every kind of service tried (ADR 7)."""
 
 COLD_LAWS = (Law(), Law(tau=0.25), Law(tau=0.35, memory_s=100.0))
 """What an unknown service may be like: ideal, versions that differ for good, and ones that wander."""
-COLD_DISPERSION = 32.0
+COLD_DISPERSION = 16.0
 """Events of one tick that a single cause is held to explain, where nothing is known."""
 
 

@@ -12,12 +12,12 @@ from scorers.evidence import gather
 from scorers.evidence import layout as at
 from scorers.evidence import observe as col
 from scorers.evidence.bounds import GRID
-from scorers.evidence.dispersion import dispersions
+from scorers.evidence.dispersion import clusterings, dispersions
 from scorers.evidence.kernel import advance
 from scorers.evidence.layout import Layout
 from scorers.evidence.observe import observe_all
 from scorers.evidence.regime import COLD_DISPERSION, Regime, regime_of
-from scorers.evidence.types import Floats
+from scorers.evidence.types import Bools, Floats
 from scorers.gate_row import GateRow
 
 GUARD_NATS = float(np.log(20.0))
@@ -68,8 +68,10 @@ def _weigh_alike(layout: Layout, batch: Sequence[tuple[GateRow, Regime]]) -> lis
     counts = np.array([each[0] for each in seen], dtype=np.float64)
     halves = np.array([each[1] for each in seen], dtype=np.float64)
     counts[given[:, col.START] < memory[:, at.LAST_END] - SLACK_S] = 0.0  # refused: see ``observe``
-    phi = _dispersions(layout, batch, memory, counts, halves)
+    is_told = np.array([regime.tells_dispersion_live for _, regime in batch], dtype=np.bool_)
+    phi = _dispersions(layout, batch, memory, counts, halves, is_told)
     given[:, col.SPLIT_DISPERSION] = phi[:, 0]
+    given[:, col.DISPERSION] = _clusterings(layout, memory, is_told, given[:, col.DISPERSION].copy())
     said = np.zeros((len(batch), col.SAID))
     observe_all(memory, given, said, layout.limit_at, layout.ratios_at, GRID)
     log_e, tilt = _filter(layout, memory, counts, halves, phi, said, margin, is_bound)
@@ -89,20 +91,31 @@ def _weigh_alike(layout: Layout, batch: Sequence[tuple[GateRow, Regime]]) -> lis
     ]
 
 
+def _clusterings(layout: Layout, memory: Floats, is_told: Bools, known: Floats) -> Floats:
+    """What events are worth against the limit, by row: as learnt, or as the live data tell."""
+    for series in range(layout.series):
+        clusterings(memory, layout.start_of(series), is_told, known)
+    return known
+
+
 def _dispersions(
-    layout: Layout, batch: Sequence[tuple[GateRow, Regime]], memory: Floats, counts: Floats, halves: Floats
+    layout: Layout,
+    batch: Sequence[tuple[GateRow, Regime]],
+    memory: Floats,
+    counts: Floats,
+    halves: Floats,
+    is_told: Bools,
 ) -> Floats:
     """Of the events of this tick, by row and series."""
     bins = np.array([regime.law.dispersion for _, regime in batch], dtype=np.float64)
-    is_told = np.array([regime.tells_dispersion_live for _, regime in batch], dtype=np.bool_)
     phi = np.ones((len(batch), layout.series))
     for series in range(layout.series):
         told = np.ascontiguousarray(phi[:, series])
         dispersions(
             memory,
             layout.start_of(series),
-            counts[:, series],
-            halves[:, series],
+            np.ascontiguousarray(counts[:, series]),
+            np.ascontiguousarray(halves[:, series]),
             bins,
             is_told,
             COLD_DISPERSION,
@@ -120,7 +133,7 @@ def _filter(
     phi: Floats,
     said: Floats,
     margin: Floats,
-    is_bound: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
+    is_bound: Bools,
 ) -> tuple[Floats, Floats]:
     """Every filter one tick on: log E and the log ratio it believes in, by row, series and null."""
     rows = len(memory)
@@ -132,7 +145,7 @@ def _filter(
     even, never = np.ones(rows), np.zeros(rows, dtype=np.bool_)
     for series in range(layout.series):
         for index, null in enumerate(layout.nulls):
-            data, rho, bound = counts[:, series], margin, is_bound
+            data, rho, bound = np.ascontiguousarray(counts[:, series]), margin, is_bound
             if layout.guards and index in (1, 2):
                 data, rho, bound = _of_halves(halves[:, series], swap=index == 2), even, never
             nats, believed = np.zeros(rows), np.zeros(rows)
