@@ -12,6 +12,7 @@ from streams.pollers.config import SourceSettings
 
 KINDS: dict[str, str] = {
     "otlp": "streams.pollers.otlp:OtlpSource",
+    "otlp_kafka": "streams.pollers.otlp_kafka:OtlpKafkaSource",
     "scrape": "streams.pollers.scrape:ScrapeSource",
     "tail": "streams.pollers.tail:TailSource",
     "prometheus": "streams.pollers.prometheus:PrometheusSource",
