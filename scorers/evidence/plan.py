@@ -24,7 +24,7 @@ from domain.policy import Gate, Policy
 from domain.rollout import JudgingContext
 from domain.signal import Shape
 from domain.units import FULL_BP
-from scorers.evidence.claims import SLOW_REQUESTS, choose_claim, claimed_limit, divergence, ladder
+from scorers.evidence.claims import SLOW_REQUESTS, choose_claim, claimed_limit, ladder
 from scorers.evidence.plan_finding import UNLUCKY, Flow, finding, season_of
 from scorers.evidence.plan_passing import Pace, Proof, pace_of, passing, tick_of
 from scorers.evidence.regime import Regime, regime_of
@@ -36,11 +36,13 @@ RATIOS = (4.0, 2.0)
 """Regressions that a plan looks for, as multiples of stable's rate."""
 TYPICAL, SLOW = 0.5, 0.9
 """Shares of healthy canaries that have passed by the times a plan tells; a step decides by the slow one."""
-LOOK_AHEAD = 4.0
-"""Multiples of ``max_step_time`` up to which times are computed exactly."""
+LOOK_AHEAD_S = 86_400.0
+"""Seconds up to which times are computed, whatever the policy allows."""
 TYPICAL_REQUESTS = 1.2
-"""Beyond that: requests that the median step needs, in units of :data:`SLOW_REQUESTS`; measured 1.1 to
+"""Beyond that: requests that the median step needs, in the units of :data:`SLOW_REQUESTS`; measured 1.1 to
 1.3."""
+MOST_TICKS = 10_000
+"""Ticks of a step in which regressions are looked for."""
 FOR_EVER_S = 30 * 86_400.0
 """Nobody waits for a step longer than this."""
 
@@ -78,7 +80,7 @@ class Times:
     typical_s: float | None
     slow_s: float | None
     is_rough: bool = False
-    """Beyond :data:`LOOK_AHEAD`: by rule of thumb."""
+    """Beyond :data:`LOOK_AHEAD_S`: by rule of thumb."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,7 @@ class GatePlan:
     """The same as a rate."""
     passes: Times
     finds: Mapping[float, Times]
-    """By ratio, until the evidence is severe; ``None`` in them: not within ``max_step_time``."""
+    """By ratio, until the evidence is severe; ``None`` in them: not within :func:`sought_s`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +147,28 @@ def plan_of(policy: Policy, known: Known) -> Plan:
 
 def decides(policy: Policy, known: Known) -> bool:
     """Whether the plan has no undecidable step; much faster than making it."""
+    numbers = [index for index, weight in enumerate(policy.weights_bp) if weight]
+    if not all(_is_provable(policy, known, index) for index in numbers):
+        return False
     regimes = _regimes(policy, known)
-    steps = (_step(policy, known, regimes, index, in_full=False) for index in range(len(policy.weights_bp)))
-    return all(step.is_decidable for step in steps)
+    return all(_step(policy, known, regimes, index, in_full=False).is_decidable for index in numbers)
+
+
+def _is_provable(policy: Policy, known: Known, index: int) -> bool:
+    """Whether enough requests would prove the claims of a step's required gates."""
+    canary_rps = known.rps * policy.weights_bp[index] / FULL_BP
+    rates = [(gate, expected_rate(gate, known)[0]) for gate in policy.gates if gate.required]
+    return all(_proof(policy, gate, known, index, rate, canary_rps).speed(rate) for gate, rate in rates)
 
 
 def _regimes(policy: Policy, known: Known) -> list[Regime]:
     context = JudgingContext(policy=policy, sources=(), calibration=known.calibration)
     return [regime_of(context, gate) for gate in policy.gates]
+
+
+def sought_s(policy: Policy) -> float:
+    """For how many seconds a step's plan looks for regressions: all of it, or as many as it can."""
+    return min(policy.max_step_time_s, MOST_TICKS * policy.interval_s)
 
 
 def expected_rate(gate: Gate, known: Known) -> tuple[float, Origin]:
@@ -180,7 +196,7 @@ def _step(
     if not weight_bp:
         return StepPlan(index + 1, weight_bp, canary_rps, (), Times(None, None), True)
     pace, allowed = pace_of(policy), policy.max_step_time_s
-    ticks = max(1, pace.ticks_within(allowed * LOOK_AHEAD if in_full else allowed))
+    ticks = max(1, pace.ticks_within(max(allowed, LOOK_AHEAD_S) if in_full else allowed))
     plans, laws = [], []
     for gate, regime in zip(policy.gates, regimes, strict=True):
         rate, origin = expected_rate(gate, known)
@@ -222,17 +238,18 @@ def _proof(policy: Policy, gate: Gate, known: Known, index: int, rate: float, ca
 
 
 def _passed(pace: Pace, proof: Proof, ticks: int, per_tick: float, rate: float, law: Law) -> Floats:
-    """The chance of having passed by each tick. A rate above the claim passes only by mistake: not at all."""
-    if rate >= proof.ceiling:
+    """The chance of having passed by each tick. What cannot be proven passes by mistake: not at all."""
+    if proof.speed(rate) == 0.0:
         return np.zeros(ticks)
     return passing(pace, proof, ticks, per_tick / law.clustering, rate)
 
 
 def _rough(policy: Policy, proof: Proof, rate: float, canary_rps: float, law: Law) -> tuple[float, float]:
     """Seconds for half and nine tenths of healthy canaries by rule of thumb; infinite for never."""
-    if rate >= proof.ceiling:
+    speed = proof.speed(rate)
+    if speed == 0.0:
         return float("inf"), float("inf")
-    unit = log(1.0 / proof.beta) * law.clustering / divergence(rate, proof.ceiling, proof.is_count)
+    unit = log(1.0 / proof.beta) * law.clustering / speed
     last = policy.pass_count * policy.interval_s
     return TYPICAL_REQUESTS * unit / canary_rps + last, SLOW_REQUESTS * unit / canary_rps + last
 
@@ -262,7 +279,7 @@ def _finds(
     if weight >= 1.0:
         return {}
     pace, per_tick = pace_of(policy), known.rps * policy.interval_s
-    season = season_of(policy, regime, pace, index, max(1, pace.ticks_within(policy.max_step_time_s)))
+    season = season_of(policy, regime, pace, index, max(1, pace.ticks_within(sought_s(policy))))
     flow = Flow(per_tick * weight, per_tick * (1.0 - weight), rate)
     # One gate among many, and one edge among many, has to convince for all: their e-values are averaged.
     nats = max(each.threshold for each in regimes) + log(len(regimes)) + log(regime.layout.series)

@@ -7,7 +7,8 @@ the number of passes in a row. Nothing is drawn at random, and nothing is approx
 
 * requests come evenly (their own fluctuation shortens or lengthens a step by a few per cent);
 * where a service's events cluster, they do so in clusters of its dispersion, each worth one event;
-* more than 64 bad events per tick are counted on a grid a quarter of their standard deviation wide.
+* more than 16 bad events per tick are counted on a grid half their standard deviation wide;
+* beyond 2,000 ticks several are taken for one.
 """
 
 from __future__ import annotations
@@ -28,9 +29,14 @@ DONE = 1e-3
 """Share of steps yet to pass at which the rest is taken to pass at the next tick."""
 RARE = 1e-5
 """Outcomes of the warm-up rarer than this are left out."""
-FINE = 16.0
-"""Bad events per tick and cell of the grid, squared: its cells are a quarter of a standard deviation."""
-WARMUPS = 16
+FINE = 4.0
+"""Bad events per tick over the square of a cell: two cells make their standard deviation."""
+FEW_TICKS = 100
+MOST_TICKS = 2_000
+"""Ticks that are followed one by one."""
+LONG_RUN = 1e12
+"""Requests beyond which only the trend counts."""
+WARMUPS = 12
 """Outcomes of the warm-up that stand for all of them where it may bring many bad events."""
 
 
@@ -56,6 +62,15 @@ class Pace:
         """Seconds from the weight in force to the end of a tick."""
         return (tick + 1.5) * self.interval_s
 
+    def pooled(self, ticks: int) -> Pace:
+        """The same, as far as ticks so many times as long can tell."""
+        return Pace(
+            self.interval_s * ticks,
+            ceil(self.warming / ticks),
+            self.earliest // ticks,
+            ceil(self.pass_count / ticks),
+        )
+
     def ticks_within(self, seconds: float) -> int:
         """Ticks that end no later than that."""
         return max(0, floor(seconds / self.interval_s - 0.5 + 1e-9))
@@ -80,6 +95,14 @@ class Proof:
     hope: float
     """The fraction of the ceiling at which the judge expects the rate."""
 
+    def speed(self, rate: float) -> float:
+        """Nats per request by which the proof advances in the long run; 0 where it never comes.
+
+        The judge argues for 85 % of the ceiling at most, so a rate just below the ceiling is never proven.
+        """
+        proven = keeps_limit(rate * LONG_RUN, LONG_RUN, self.ceiling, self.is_count, 1.0, self.hope)
+        return max(0.0, proven) / LONG_RUN
+
     def most_bad(self, warm_bad: float, warm_n: float, per_tick: float, ticks: int) -> Floats:
         """Bad events with which a tick still passes, by the number of ticks (1, 2, …) since the warm-up.
 
@@ -98,6 +121,20 @@ def passing(pace: Pace, proof: Proof, ticks: int, per_tick: float, rate: float) 
     ``per_tick`` is the canary's exposure, divided by how many of its events come together; ``rate`` is what
     it really shows.
     """
+    passed, near = np.zeros(ticks), 0
+    for upto in (FEW_TICKS, MOST_TICKS):  # most steps need no more than the former
+        near = min(ticks, upto)
+        passed[:near] = _passing(pace, proof, near, per_tick, rate)
+        passed[near:] = passed[near - 1]
+        if near == ticks or passed[-1] > 1.0 - DONE:
+            return passed
+    pool = ceil(ticks / near)
+    far = np.repeat(_passing(pace.pooled(pool), proof, near, per_tick * pool, rate), pool)
+    passed[near:] = np.maximum(passed[near:], far[near - pool + 1 : ticks - pool + 1])
+    return passed
+
+
+def _passing(pace: Pace, proof: Proof, ticks: int, per_tick: float, rate: float) -> Floats:
     passed = np.zeros(ticks)
     after = max(0, ticks - pace.warming)
     for warm_bad, chance in _warmups(per_tick * rate * pace.warming):
@@ -112,7 +149,7 @@ def first_passes(pace: Pace, mean: float, most: Floats) -> Floats:
     Bad events are Poisson with ``mean`` per tick; a tick passes while there are at most ``most`` in all.
     """
     first, chances, unit = _events_of(mean)
-    cells = int((mean * len(most) + 10.0 * sqrt(mean * len(most)) + 50.0) / unit) + len(chances) + 4
+    cells = int(16.0 * sqrt(mean * len(most)) / unit) + 2 * len(chances) + 64
     passed = np.zeros(len(most))
     _follow(
         passed, np.floor(most / unit), first, chances, cells, pace.earliest - pace.warming, pace.pass_count
@@ -190,7 +227,7 @@ def _most_bad(
     bad, step = -1.0, 1.0
     for tick in range(len(most)):
         n = per_tick * (tick + 1)
-        # Gallop, then halve: the first tick of a large service may bear thousands.
+        # Gallop, then halve: a tick of a large service may bear thousands more.
         while _log_pass(warm_bad, warm_n, bad + step, n, ceiling, is_count, hope) >= nats:
             bad += step
             step *= 2.0
@@ -202,24 +239,26 @@ def _most_bad(
 
 
 @compiled
-def _spread(here: Floats, there: Floats, low: int, high: int, first: int, chances: Floats) -> int:
-    """One tick's events on top of those so far; where there may be any now, up to."""
-    last = here.shape[1] - 1
-    top = int(min(last, high + first + len(chances) - 1))
-    there[:, low + first : top + 1] = 0.0
+def _spread(here: Floats, there: Floats, low: int, high: int, chances: Floats) -> int:
+    """One tick's events on top of those of ``here[:, low : high + 1]``; to ``there`` from 0 up to the result.
+
+    What does not fit is dropped: it is dust.
+    """
+    top = int(min(there.shape[1] - 1, high - low + len(chances) - 1))
+    there[:, : top + 1] = 0.0
     for c in range(here.shape[0]):
         for b in range(low, high + 1):
             if here[c, b] > 0.0:
-                for j in range(min(len(chances), last + 1 - b - first)):
-                    there[c, b + first + j] += here[c, b] * chances[j]
+                for j in range(min(len(chances), top + 1 - (b - low))):
+                    there[c, b - low + j] += here[c, b] * chances[j]
     return top
 
 
 @compiled
-def _count(chance: Floats, low: int, high: int, most: int) -> None:
+def _count(chance: Floats, high: int, most: float) -> None:
     """Count one more tick in a row up to ``most`` cells of bad events, and none beyond."""
     enough = chance.shape[0] - 1
-    for b in range(low, high + 1):
+    for b in range(high + 1):
         if b <= most:
             chance[enough, b] += chance[enough - 1, b]
             for c in range(enough - 1, 0, -1):
@@ -238,21 +277,22 @@ def _follow(
     """The chance of having passed by each tick, in place.
 
     ``here[c, b]`` is the chance that the step goes on, that the last c ticks passed (``pass_count`` stands
-    for as many or more), and that there were b cells of bad events.
+    for as many or more), and that there were ``base + b`` cells of bad events.
     """
     here, there = np.zeros((pass_count + 1, cells)), np.zeros((pass_count + 1, cells))
     here[0, 0] = 1.0
-    low, high, gone = 0, 0, 0.0
+    base, low, high, gone = 0, 0, 0, 0.0
     for tick in range(len(passed)):
         if gone > 1.0 - DONE:
             passed[tick] = 1.0
             continue
-        high = _spread(here, there, low, high, first, chances)
-        low = min(low + first, high)
-        _count(there, low, high, int(most[tick]))
+        base += low + first
+        high = _spread(here, there, low, high, chances)
+        low = 0
+        _count(there, high, most[tick] - base)
         if tick >= earliest:
-            gone += there[pass_count, low : high + 1].sum()
-            there[pass_count, low : high + 1] = 0.0
+            gone += there[pass_count, : high + 1].sum()
+            there[pass_count, : high + 1] = 0.0
         while low < high and there[:, low].sum() < DUST:
             low += 1
         while high > low and there[:, high].sum() < DUST:

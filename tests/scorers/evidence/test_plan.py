@@ -14,6 +14,7 @@ from domain.policy import Gate, Policy, Strategy
 from domain.rollout import GateState, JudgingContext
 from domain.units import FULL_BP
 from domain.verdict import Verdict
+from scorers.evidence import plan_passing
 from scorers.evidence.effects import UNDER_LIMIT
 from scorers.evidence.judge import judge
 from scorers.evidence.plan import Known, Origin, Plan, decides, plan_of
@@ -229,11 +230,24 @@ def test_ticks_are_counted_from_a_weight_that_came_in_mid_tick() -> None:
 
 
 def test_a_coarse_grid_of_many_bad_events_counts_as_the_fine_one() -> None:
-    """Just below and just above 64 bad events per tick, where the grid's cells begin to hold two."""
-    pace, proof = Pace(5.0, 6, 0, 3), Proof(0.05, False, 0.05, 0.9)
-    fine, coarse = (passing(pace, proof, 200, bad / 0.046, 0.046) for bad in (63.9, 64.1))
-    assert 0.05 < fine[60] < 0.999
-    assert np.max(np.abs(fine - coarse)) < 0.02
+    """Just below and just above 16 bad events per tick, where the grid's cells begin to hold two."""
+    pace, proof = Pace(5.0, 6, 0, 3), Proof(0.05, False, 0.05, 0.8)
+    fine, coarse = (passing(pace, proof, 200, bad / 0.04, 0.04) for bad in (15.9, 16.1))
+    assert 0.1 < fine[20] < 0.9
+    assert np.max(np.abs(fine - coarse)) < 0.03
+
+
+def test_long_steps_are_followed_in_longer_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    pace, proof, ticks = Pace(1.0, 30, 59, 3), Proof(0.01, False, 0.05, 0.5), 6_000
+    pooled = passing(pace, proof, ticks, 0.5, 0.005)
+    monkeypatch.setattr(plan_passing, "MOST_TICKS", ticks)
+    exact = passing(pace, proof, ticks, 0.5, 0.005)
+    assert np.array_equal(pooled[:2_000], exact[:2_000])
+    for share in (0.3, 0.5, 0.7):
+        short, long = tick_of(exact, share), tick_of(pooled, share)
+        assert short is not None
+        assert long is not None
+        assert abs(long - short) <= 0.01 * short
 
 
 def test_clustered_events_take_as_many_times_longer_as_there_are_in_a_cluster() -> None:
@@ -316,6 +330,13 @@ def test_a_healthy_rate_above_the_limit_decides_nothing_and_nothing_helps() -> N
     assert proposals(policy, known) == ()
 
 
+def test_a_healthy_rate_just_below_the_limit_is_never_proven() -> None:
+    """The judge argues for 85 % of the limit at most: 98 % of it looks no better than all of it."""
+    policy = evident(gates=(ERRORS,), weights_bp=(5_000, 10_000))
+    assert plan_of(policy, Known(1e6, healthy={"": 0.0098})).steps[0].passes.slow_s is None
+    assert plan_of(policy, Known(1e6, healthy={"": 0.0085})).steps[0].is_decidable
+
+
 def test_history_is_believed_before_assumptions_and_users_before_history() -> None:
     assert KNOWN_WELL.rates == {"error_rate": 0.002}
     learnt = _plan(Known(10.0, KNOWN_WELL)).steps[0].gates[0]
@@ -325,11 +346,10 @@ def test_history_is_believed_before_assumptions_and_users_before_history() -> No
 
 
 def test_what_lies_far_beyond_the_time_allowed_is_told_roughly() -> None:
-    plan = _plan(Known(0.5), weights_bp=(500, FULL_BP))
-    passes = plan.steps[0].passes
+    passes = _plan(Known(0.02), weights_bp=(500, FULL_BP)).steps[0].passes
     assert passes.is_rough
     assert passes.slow_s is not None
-    assert passes.slow_s > 3600.0
+    assert passes.slow_s > 86_400.0
 
 
 @pytest.mark.parametrize("known", [(0.0, {}), (float("nan"), {}), (10.0, {"error_rate": 1.0})])
