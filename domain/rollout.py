@@ -89,6 +89,8 @@ class RolloutSpec(msgspec.Struct, frozen=True, kw_only=True):
     retry_of: str = ""
     calibration: Calibration | None = None
     """What was known of the service when it was started."""
+    undecidable: tuple[int, ...] = ()
+    """Steps (1-based) that the traffic was not expected to decide in time; it was started all the same."""
 
     @property
     def target_key(self) -> str:

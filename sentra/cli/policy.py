@@ -7,11 +7,18 @@ from typing import Annotated
 
 import typer
 
+from domain.calibration import Calibration
 from domain.errors import PolicyError
-from domain.policy import Policy
+from domain.policy import JudgeName, Policy
 from domain.policy_text import parse_policy
 from domain.units import bp_text, duration_text
+from scorers.evidence.plan import Known, Plan, plan_of
+from scorers.evidence.plan_search import Proposal, proposals
+from sentra.cli.connect import ConfigOption, calibrations_of, settings_of
+from sentra.cli.exits import Rejected
 from sentra.cli.output import Output, OutputOption, console, show_json, show_table
+from sentra.cli.policy_plan import healthy_rates, plan_json, refusal, says_weights, show_plan, yaml_lines
+from store.calibrations import Place
 
 app = typer.Typer(help="Policies before they are used.", no_args_is_help=True)
 
@@ -38,13 +45,84 @@ def read_policy(path: Path) -> Policy:
 @app.command()
 def check(
     file: Annotated[Path, typer.Argument(help="the policy, as YAML")],
+    rps: Annotated[
+        float | None,
+        typer.Option(
+            help="requests per second of both versions together: whether they can decide every step"
+        ),
+    ] = None,
+    healthy_rate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[SIGNAL=]SHARE",
+            help="a healthy canary's bad events: 0.1%, or error_rate=0.1%; default: a fifth of the limit",
+        ),
+    ] = None,
+    learnt: Annotated[
+        bool, typer.Option("--learnt", help="plan with what the running Sentra has learnt of the service")
+    ] = False,
+    config: ConfigOption = None,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Check a policy, and show what it means with every default filled in."""
+    """Check a policy, and show what it means with every default filled in.
+
+    With `--rps` also how long each step needs at that traffic; steps that cannot decide in time are refused
+    (exit code 5) with a plan that can. Example: `sentra policy check policy.yaml --rps 100`
+    """
     policy = read_policy(file)
+    known = _known(policy, rps, healthy_rate or [], _learnt(policy, config) if learnt else None)
+    plan = None if known is None else plan_of(policy, known)
+    found = proposals(policy, plan.known) if plan is not None and plan.undecidable else ()
     if output is Output.JSON:
-        show_json({"valid": True, "version": policy.version, "policy": policy})
-        return
+        value = {"valid": True, "version": policy.version, "policy": policy}
+        show_json(value if plan is None else value | {"plan": plan_json(plan, found)})
+    else:
+        _show(policy)
+        console.print()
+        _show_decisions(policy, plan)
+    if plan is not None and plan.undecidable:
+        in_weights = says_weights(file)
+        if output is Output.TEXT:
+            _show_proposals(plan, found, in_weights=in_weights)
+        raise Rejected(f"{file}: {refusal(plan, found, in_weights=in_weights)}")
+
+
+def _learnt(policy: Policy, config: Path | None) -> Calibration | None:
+    place = Place(service=policy.service, environment=policy.environment, interval_s=policy.interval_s)
+    newest = calibrations_of(settings_of(config)).newest(place)
+    return None if newest is None else newest.calibration
+
+
+def _known(
+    policy: Policy, rps: float | None, healthy: list[str], calibration: Calibration | None
+) -> Known | None:
+    """What a plan can be made from; nothing where the traffic is unknown or another judge judges."""
+    rates = healthy_rates(healthy, policy)
+    if rps is None and calibration is not None:
+        rps = calibration.rps
+    if rps is None or policy.judge is not JudgeName.EVIDENCE:
+        return None
+    return Known(rps, calibration, rates)
+
+
+def _show_decisions(policy: Policy, plan: Plan | None) -> None:
+    if plan is not None:
+        show_plan(plan)
+    elif policy.judge is JudgeName.EVIDENCE:
+        console.print("whether your traffic can decide these steps, and how fast: add --rps N", style="dim")
+    else:
+        console.print("only steps of judge: evidence can be planned from --rps", style="dim")
+
+
+def _show_proposals(plan: Plan, found: tuple[Proposal, ...], *, in_weights: bool) -> None:
+    """Lines ready to paste; nothing else stands in them."""
+    for each in found:
+        console.print("\nthis decides:")
+        for line in yaml_lines(plan, each, in_weights=in_weights):
+            console.print(line, markup=False, highlight=False)
+
+
+def _show(policy: Policy) -> None:
     console.print(f"[green]valid[/] · version {policy.version} · {policy.service} in {policy.environment}")
     weights = " → ".join(bp_text(weight) for weight in policy.weights_bp)
     console.print(f"steps    {weights}")

@@ -29,13 +29,16 @@ from sentra.cli.connect import ConfigOption, calibrations_of, repository_of, set
 from sentra.cli.exits import Exit, Rejected
 from sentra.cli.output import Output, OutputOption, console, notes, show_json, show_table
 from sentra.cli.policy import read_policy
+from sentra.cli.rollout_admit import admitted
 from sentra.cli.rollout_follow import Follower, Snapshot, follow, glance
 from sentra.cli.rollout_json import brief_json, status_json
 from sentra.cli.rollout_options import (
+    AcceptUndecidableOption,
     ActorOption,
     IdArgument,
     NewIdOption,
     ReasonOption,
+    RpsOption,
     TimeoutOption,
     WaitOption,
 )
@@ -64,6 +67,8 @@ def start(
     stable: Annotated[str, typer.Option(help="the version that runs now")],
     canary: Annotated[str, typer.Option(help="the version to be judged")],
     policy: Annotated[Path, typer.Option(help="the policy, as YAML")] = POLICY_FILE,
+    rps: RpsOption = None,
+    accept_undecidable: AcceptUndecidableOption = False,
     wait: WaitOption = False,
     timeout: TimeoutOption = WAIT,
     rollout_id: NewIdOption = None,
@@ -92,6 +97,7 @@ def start(
         created_by=who,
     )
     known = calibrations_of(settings).frozen_into(spec)
+    known = admitted(known, rps, policy, accept_undecidable=accept_undecidable)
     return _begin(repository_of(settings), known, "", within_s if wait else None, output)
 
 

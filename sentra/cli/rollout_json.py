@@ -40,6 +40,7 @@ def brief_json(snapshot: Snapshot, now: float) -> dict[str, Any]:
         "started_at": stored.started_at,
         "completed_at": stored.completed_at,
         "retry_of": spec.retry_of,
+        "undecidable": spec.undecidable,
     }
 
 

@@ -82,8 +82,18 @@ def _why(snapshot: Snapshot, now: float) -> Iterable[Text]:
         quiet = silence(stored, now)
         if quiet is not None:
             yield Text(f"no news for {duration_text(round(quiet))}: does a worker run?", style="yellow")
+    holding = [step for step in stored.spec.undecidable if stored.is_active and step > stored.step_index]
+    if holding:
+        yield Text(f"may hold   {holding_text(stored.spec.policy, holding)}", style="yellow")
     if stored.spec.retry_of:
         yield Text(f"retries    {stored.spec.retry_of}")
+
+
+def holding_text(policy: Policy, steps: Sequence[int]) -> str:
+    """Steps (1-based) that were not expected to decide in time."""
+    named = ", ".join(f"{step} ({bp_text(policy.weights_bp[step - 1])})" for step in steps)
+    allowed = duration_text(policy.max_step_time_s)
+    return f"step{'s' if len(steps) > 1 else ''} {named}: too little traffic to decide within {allowed}"
 
 
 def row(snapshot: Snapshot, now: float) -> tuple[str, ...]:
