@@ -8,7 +8,7 @@ rollout shows (R0).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import log
 from typing import ClassVar
@@ -25,6 +25,7 @@ from scorers.evidence.learn.history import History, Series
 from scorers.evidence.learn.schedule import margins, start_weights
 from scorers.evidence.null import Null, null_of
 from scorers.evidence.regime import COLD_DISPERSION, COLD_LAWS
+from scorers.evidence.weigh import GUARD_NATS
 
 ALPHA = 0.01
 MIN_RATIO = 1.25
@@ -112,7 +113,35 @@ class _Learnt:
     def first_rollback(self, cell: Cell) -> Ints:
         known = self.calibration(cell.history)
         assert known.threshold is not None, "a history of rollouts has one"
-        return first_over(*run(known.laws[SERIES], cell.live), known.threshold)
+        log_e, ratio = run(known.laws[SERIES], cell.live)
+        return first_over(guarded(log_e, known.halves[SERIES], cell), ratio, known.threshold)
+
+
+def guarded(log_e: Floats, law: Law, cell: Cell) -> Floats:
+    """The live guard: once stable's halves differ beyond ``law``, no more evidence than tier R0 has."""
+    live = cell.live
+    rest = replace(live, half_n=live.stable_n - live.half_n, half_s=live.stable_s - live.half_s)
+    ways = [
+        run(
+            law,
+            replace(
+                live, canary_n=one.half_n, canary_s=one.half_s, stable_n=other.half_n, stable_s=other.half_s
+            ),
+        )
+        for one, other in ((live, rest), (rest, live))
+    ]
+    differ = np.logaddexp(ways[0][0], ways[1][0]) - log(2.0)
+    is_off = np.logical_or.accumulate(differ >= GUARD_NATS, axis=1)
+    rows = np.flatnonzero(is_off.any(axis=1))
+    if len(rows):
+        chosen = replace(cell, live=_rows(live, rows), before=_rows(cell.before, rows))
+        least = np.minimum(log_e[rows], cold(chosen, sees_before=False)[0])
+        log_e[rows] = np.where(is_off[rows], least, log_e[rows])
+    return log_e
+
+
+def _rows(counts: Counts, rows: Ints) -> Counts:
+    return Counts(**{name: getattr(counts, name)[rows] for name in Counts.__slots__})
 
 
 class Evidence(_Learnt):
