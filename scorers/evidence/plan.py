@@ -5,21 +5,18 @@ a healthy canary takes to prove it and ``plan_finding`` how long a worse one sta
 when nine healthy canaries of ten pass it within the policy's ``max_step_time``. All required gates have to
 pass together; they are taken to be independent, which errs on the slow side where they fail together.
 
-What a healthy canary shows is history's rate where there is one, else what the user says, else a fifth of the
-limit. Every signal is taken to be counted per request: one log line, one server span each.
+What a healthy canary shows is what the user says, else history's rate, else a fifth of the limit. What
+passes or fails by the window's point values is left out. Every signal is taken to be counted per request: one log line, one server span each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Sequence
 from math import log
 
 import numpy as np
 
-from domain.calibration import Calibration, Law, Tier, series_name
-from domain.errors import PolicyError
+from domain.calibration import Calibration, Law, series_name
 from domain.policy import Gate, Policy
 from domain.rollout import JudgingContext
 from domain.signal import Shape
@@ -27,6 +24,7 @@ from domain.units import FULL_BP
 from scorers.evidence.claims import SLOW_REQUESTS, choose_claim, claimed_limit, ladder
 from scorers.evidence.plan_finding import UNLUCKY, Flow, finding, season_of
 from scorers.evidence.plan_passing import Pace, Proof, pace_of, passing, tick_of
+from scorers.evidence.plan_values import GatePlan, Known, Origin, Plan, StepPlan, Times, sought_s
 from scorers.evidence.regime import Regime, regime_of
 from scorers.evidence.types import Floats
 
@@ -41,99 +39,8 @@ LOOK_AHEAD_S = 86_400.0
 TYPICAL_REQUESTS = 1.2
 """Beyond that: requests that the median step needs, in the units of :data:`SLOW_REQUESTS`; measured 1.1 to
 1.3."""
-MOST_TICKS = 10_000
-"""Ticks of a step in which regressions are looked for."""
 FOR_EVER_S = 30 * 86_400.0
 """Nobody waits for a step longer than this."""
-
-
-class Origin(Enum):
-    """Where a healthy rate comes from."""
-
-    HISTORY = "history"
-    GIVEN = "given"
-    ASSUMED = "assumed"
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What a plan is made from, besides the policy."""
-
-    rps: float
-    """Requests per second of both arms together."""
-    calibration: Calibration | None = None
-    healthy: Mapping[str, float] | None = None
-    """Shares of bad events that the user expects, by signal; under ``""`` for all others."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.rps < 1e9:
-            raise PolicyError(f"requests per second must lie above 0 and below 1e9, got {self.rps:g}")
-        for rate in (self.healthy or {}).values():
-            if not 0.0 <= rate < 1.0:
-                raise PolicyError(f"a healthy rate must lie in 0 %..100 %, got {rate * 100:g} %")
-
-
-@dataclass(frozen=True, slots=True)
-class Times:
-    """Seconds from the weight in force until half, and nine tenths, are through; ``None`` is never."""
-
-    typical_s: float | None
-    slow_s: float | None
-    is_rough: bool = False
-    """Beyond :data:`LOOK_AHEAD_S`: by rule of thumb."""
-
-
-@dataclass(frozen=True, slots=True)
-class GatePlan:
-    """One gate in one step."""
-
-    gate: Gate
-    rate: float
-    """Share of bad events that a healthy canary is expected to show."""
-    origin: Origin
-    claim: float
-    """What passing proves, as a multiple of the limit."""
-    ceiling: float
-    """The same as a rate."""
-    passes: Times
-    finds: Mapping[float, Times]
-    """By ratio, until the evidence is severe; ``None`` in them: not within :func:`sought_s`."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepPlan:
-    """One step."""
-
-    step: int
-    """1-based."""
-    weight_bp: int
-    canary_rps: float
-    gates: tuple[GatePlan, ...]
-    """As in the policy; none at a weight of 0, whose traffic no weight tells."""
-    passes: Times
-    """All required gates together."""
-    is_decidable: bool
-
-    @property
-    def slowest(self) -> GatePlan:
-        """The required gate that takes longest."""
-        required = [each for each in self.gates if each.gate.required]
-        return max(required, key=lambda each: _or_ever(each.passes.slow_s))
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A policy against its traffic."""
-
-    policy: Policy
-    known: Known
-    tier: Tier
-    steps: tuple[StepPlan, ...]
-
-    @property
-    def undecidable(self) -> tuple[StepPlan, ...]:
-        """Steps that will probably hold."""
-        return tuple(step for step in self.steps if not step.is_decidable)
 
 
 def plan_of(policy: Policy, known: Known) -> Plan:
@@ -164,11 +71,6 @@ def _is_provable(policy: Policy, known: Known, index: int) -> bool:
 def _regimes(policy: Policy, known: Known) -> list[Regime]:
     context = JudgingContext(policy=policy, sources=(), calibration=known.calibration)
     return [regime_of(context, gate) for gate in policy.gates]
-
-
-def sought_s(policy: Policy) -> float:
-    """For how many seconds a step's plan looks for regressions: all of it, or as many as it can."""
-    return min(policy.max_step_time_s, MOST_TICKS * policy.interval_s)
 
 
 def expected_rate(gate: Gate, known: Known) -> tuple[float, Origin]:
@@ -290,7 +192,3 @@ def _finds(
         typical, slow = (None if tick is None else pace.end_of(tick) for tick in ticks)
         found[ratio] = Times(typical, slow)
     return found
-
-
-def _or_ever(seconds: float | None) -> float:
-    return float("inf") if seconds is None else seconds

@@ -4,7 +4,7 @@ The judge's own filters are run over one typical course of events and over one t
 ten. In the former every event comes at the median of its time; in the latter the canary's come late, stable's
 early, and the canary's own wander flatters it, each by its share in the uncertainty of their ratio (the
 design point of first-order reliability methods). No randomness is needed, and the answer takes milliseconds.
-Measured against the judge on simulated rollouts it errs by at most a third (the tests say where).
+Measured against the judge on simulated rollouts it errs by a fifth at most (the tests say where).
 
 The regression begins with the step, in a rollout that has seen nothing yet: healthy steps before only make
 the judge faster. Of a latency gate's five edges one is taken to move.
@@ -219,7 +219,7 @@ def _average_dispersion(mean: float, clusters: float, most: float, bins: Floats)
 
 @compiled
 def _bounds(stable: float, watched: float, luck: float, most: Floats) -> None:
-    """The dispersion to which an unknown service without any is held, tick by tick: what it may still be."""
+    """The dispersion that an unknown service may still have while it shows none, tick by tick."""
     with_events = watched * (1.0 - exp(-stable))
     for t in range(len(most)):
         most[t] = COLD_DISPERSION

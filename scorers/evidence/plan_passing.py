@@ -6,31 +6,26 @@ of having passed by each tick follows from adding up chances, tick by tick, over
 the number of passes in a row. Nothing is drawn at random, and nothing is approximated but this:
 
 * requests come evenly (their own fluctuation shortens or lengthens a step by a few per cent);
-* where a service's events cluster, they do so in clusters of its dispersion, each worth one event;
-* more than 16 bad events per tick are counted on a grid half their standard deviation wide;
+* where a service's events cluster, all clusters are as large as the learnt one, and each is worth one event;
+* many bad events per tick are counted on a grid (``plan_walk``);
 * beyond 2,000 ticks several are taken for one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, erf, exp, floor, lgamma, log, sqrt
+from math import ceil, exp, floor, log
 
 import numpy as np
 
 from domain.policy import Policy
 from scorers.evidence.compiled import compiled
 from scorers.evidence.limits import keeps_limit
+from scorers.evidence.plan_walk import DONE, first_passes, poisson
 from scorers.evidence.types import Floats
 
-DUST = 1e-9
-"""Chances that are not followed any further."""
-DONE = 1e-3
-"""Share of steps yet to pass at which the rest is taken to pass at the next tick."""
 RARE = 1e-5
 """Outcomes of the warm-up rarer than this are left out."""
-FINE = 4.0
-"""Bad events per tick over the square of a cell: two cells make their standard deviation."""
 FEW_TICKS = 100
 MOST_TICKS = 2_000
 """Ticks that are followed one by one."""
@@ -139,21 +134,9 @@ def _passing(pace: Pace, proof: Proof, ticks: int, per_tick: float, rate: float)
     after = max(0, ticks - pace.warming)
     for warm_bad, chance in _warmups(per_tick * rate * pace.warming):
         most = proof.most_bad(warm_bad, per_tick * pace.warming, per_tick, after)
-        passed[pace.warming :] += chance * first_passes(pace, per_tick * rate, most)
-    return passed
-
-
-def first_passes(pace: Pace, mean: float, most: Floats) -> Floats:
-    """The chance of ``pass_count`` ticks in a row by each tick after the warm-up, shape of ``most``.
-
-    Bad events are Poisson with ``mean`` per tick; a tick passes while there are at most ``most`` in all.
-    """
-    first, chances, unit = _events_of(mean)
-    cells = int(16.0 * sqrt(mean * len(most)) / unit) + 2 * len(chances) + 64
-    passed = np.zeros(len(most))
-    _follow(
-        passed, np.floor(most / unit), first, chances, cells, pace.earliest - pace.warming, pace.pass_count
-    )
+        passed[pace.warming :] += chance * first_passes(
+            per_tick * rate, most, pace.pass_count, pace.earliest - pace.warming
+        )
     return passed
 
 
@@ -163,35 +146,9 @@ def tick_of(passed: Floats, share: float) -> int | None:
     return int(found[0]) if len(found) else None
 
 
-def _events_of(mean: float) -> tuple[int, Floats, float]:
-    """Bad events of one tick: the fewest cells, the chance of each number of cells, events per cell."""
-    unit = max(1.0, floor(sqrt(mean / FINE)))
-    if unit == 1.0:
-        return *_poisson(mean), unit
-    sd = sqrt(mean)
-    first = max(0, floor((mean - 6.5 * sd) / unit))
-    edges = (np.arange(first, ceil((mean + 6.5 * sd) / unit) + 2) - 0.5) * unit
-    below = np.array([0.5 * (1.0 + erf((edge - mean) / (sd * sqrt(2.0)))) for edge in edges])
-    chances = np.diff(below)
-    return first, chances / chances.sum(), unit
-
-
-def _poisson(mean: float) -> tuple[int, Floats]:
-    """Poisson chances without the dust on either side, and the number that the first one is of."""
-    if mean <= 0.0:
-        return 0, np.ones(1)
-    reach = 8.0 * sqrt(mean) + 12.0
-    first = max(0, floor(mean - reach))
-    numbers = range(first, ceil(mean + reach) + 1)
-    chances = np.array([exp(k * log(mean) - mean - lgamma(k + 1.0)) for k in numbers])
-    kept = np.flatnonzero(chances > 0.01 * DUST)
-    chances = chances[kept[0] : kept[-1] + 1]
-    return first + int(kept[0]), chances / chances.sum()
-
-
 def _warmups(mean: float) -> list[tuple[float, float]]:
     """Bad events that the warm-up may bring, with their chances; a few of equal chance stand for many."""
-    first, chances = _poisson(mean)
+    first, chances = poisson(mean)
     likely = np.flatnonzero(chances > RARE)
     numbers, chances = first + likely, chances[likely] / chances[likely].sum()
     if len(numbers) <= WARMUPS:
@@ -236,66 +193,3 @@ def _most_bad(
             if _log_pass(warm_bad, warm_n, bad + step, n, ceiling, is_count, hope) >= nats:
                 bad += step
         most[tick] = bad
-
-
-@compiled
-def _spread(here: Floats, there: Floats, low: int, high: int, chances: Floats) -> int:
-    """One tick's events on top of those of ``here[:, low : high + 1]``; to ``there`` from 0 up to the result.
-
-    What does not fit is dropped: it is dust.
-    """
-    top = int(min(there.shape[1] - 1, high - low + len(chances) - 1))
-    there[:, : top + 1] = 0.0
-    for c in range(here.shape[0]):
-        for b in range(low, high + 1):
-            if here[c, b] > 0.0:
-                for j in range(min(len(chances), top + 1 - (b - low))):
-                    there[c, b - low + j] += here[c, b] * chances[j]
-    return top
-
-
-@compiled
-def _count(chance: Floats, high: int, most: float) -> None:
-    """Count one more tick in a row up to ``most`` cells of bad events, and none beyond."""
-    enough = chance.shape[0] - 1
-    for b in range(high + 1):
-        if b <= most:
-            chance[enough, b] += chance[enough - 1, b]
-            for c in range(enough - 1, 0, -1):
-                chance[c, b] = chance[c - 1, b]
-            chance[0, b] = 0.0
-        else:
-            for c in range(1, enough + 1):
-                chance[0, b] += chance[c, b]
-                chance[c, b] = 0.0
-
-
-@compiled
-def _follow(
-    passed: Floats, most: Floats, first: int, chances: Floats, cells: int, earliest: int, pass_count: int
-) -> None:
-    """The chance of having passed by each tick, in place.
-
-    ``here[c, b]`` is the chance that the step goes on, that the last c ticks passed (``pass_count`` stands
-    for as many or more), and that there were ``base + b`` cells of bad events.
-    """
-    here, there = np.zeros((pass_count + 1, cells)), np.zeros((pass_count + 1, cells))
-    here[0, 0] = 1.0
-    base, low, high, gone = 0, 0, 0, 0.0
-    for tick in range(len(passed)):
-        if gone > 1.0 - DONE:
-            passed[tick] = 1.0
-            continue
-        base += low + first
-        high = _spread(here, there, low, high, chances)
-        low = 0
-        _count(there, high, most[tick] - base)
-        if tick >= earliest:
-            gone += there[pass_count, : high + 1].sum()
-            there[pass_count, : high + 1] = 0.0
-        while low < high and there[:, low].sum() < DUST:
-            low += 1
-        while high > low and there[:, high].sum() < DUST:
-            high -= 1
-        here, there = there, here
-        passed[tick] = gone

@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from domain.errors import PolicyError
 from domain.policy import Policy, Strategy, check
 from domain.units import FULL_BP
-from scorers.evidence.plan import Known, decides
+from scorers.evidence.plan import decides
+from scorers.evidence.plan_values import Known
 
 STANDARD = (
     (500, 2_000, 4_000, 7_000, 10_000),

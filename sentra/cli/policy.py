@@ -12,8 +12,9 @@ from domain.errors import PolicyError
 from domain.policy import JudgeName, Policy
 from domain.policy_text import parse_policy
 from domain.units import bp_text, duration_text
-from scorers.evidence.plan import Known, Plan, plan_of
+from scorers.evidence.plan import plan_of
 from scorers.evidence.plan_search import Proposal, proposals
+from scorers.evidence.plan_values import Known, Plan
 from sentra.cli.connect import ConfigOption, calibrations_of, settings_of
 from sentra.cli.exits import Rejected
 from sentra.cli.output import Output, OutputOption, console, show_json, show_table

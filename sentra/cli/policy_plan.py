@@ -13,8 +13,9 @@ from domain.policy import Gate, Policy
 from domain.policy_text import parse_limit
 from domain.signal import Shape
 from domain.units import bp_text, duration_text, ratio_text
-from scorers.evidence.plan import RATIOS, GatePlan, Origin, Plan, StepPlan, Times, sought_s
+from scorers.evidence.plan import RATIOS
 from scorers.evidence.plan_search import Proposal
+from scorers.evidence.plan_values import GatePlan, Origin, Plan, StepPlan, Times, sought_s
 from sentra.cli.output import console, show_table
 
 ORIGINS = {

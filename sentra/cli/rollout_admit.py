@@ -8,8 +8,9 @@ from msgspec.structs import replace
 
 from domain.policy import JudgeName
 from domain.rollout import RolloutSpec
-from scorers.evidence.plan import Known, decides, plan_of
+from scorers.evidence.plan import decides, plan_of
 from scorers.evidence.plan_search import proposals
+from scorers.evidence.plan_values import Known
 from sentra.cli.exits import Rejected
 from sentra.cli.policy_plan import refusal, says_weights
 
