@@ -144,8 +144,8 @@ class Counters:
 
         Samples must not lie after ``end``. Series without a new sample are not in the answer.
         """
+        # All walks before any count: what a series began with is told by the scrapes of others.
         walks = [walk for same in _by_series(timelines) if (walk := self._walk(same)) is not None]
-        self._note_scrapes(walks)
         falls = _falls(walks)
         counted = [self._count(walk, falls) for walk in walks]
         self._forget(end - FORGET_S)
@@ -174,16 +174,18 @@ class Counters:
         if used is None and before is not None:
             server = chosen.server
             self._used[series] = (before, server)
+        earlier = used.at if used is not None and server == chosen.server else None
+        self._note_scrapes(chosen.lane.endpoint, earlier, chosen.samples if used is None else new)
         return _Walk(chosen, before, new, server, own) if new else None
 
-    def _note_scrapes(self, walks: Iterable[_Walk]) -> None:
-        for walk in walks:
-            scrapes = self._scrapes.setdefault(walk.timeline.lane.endpoint, {})
-            earlier = walk.before.at if walk.before is not None and not walk.has_changed_server else None
-            for at, _ in walk.new:
-                if earlier is not None:
-                    scrapes[at] = max(earlier, scrapes.get(at, earlier))
-                earlier = at
+    def _note_scrapes(
+        self, endpoint: Endpoint, earlier: float | None, samples: Sequence[tuple[float, float]]
+    ) -> None:
+        scrapes = self._scrapes.setdefault(endpoint, {})
+        for at, _ in samples:
+            if earlier is not None:
+                scrapes[at] = max(earlier, scrapes.get(at, earlier))
+            earlier = at
 
     def _count(self, walk: _Walk, falls: Mapping[Lane, set[float]]) -> Counted:
         timeline = walk.timeline
