@@ -5,8 +5,9 @@ a healthy canary takes to prove it and ``plan_finding`` how long a worse one sta
 when nine healthy canaries of ten pass it within the policy's ``max_step_time``. All required gates have to
 pass together; they are taken to be independent, which errs on the slow side where they fail together.
 
-What a healthy canary shows is what the user says, else history's rate, else a fifth of the limit. What
-passes or fails by the window's point values is left out. Every signal is taken to be counted per request: one log line, one server span each.
+What a healthy canary shows is what the user says, else history's rate, else a fifth of the limit. Failures by
+the window's point values are left out. Every signal is taken to be counted per request: one log line, one
+server span each.
 """
 
 from __future__ import annotations
