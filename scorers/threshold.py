@@ -15,6 +15,7 @@ from domain.rollout import GateState
 from domain.units import ratio_text
 from domain.verdict import Score, Verdict
 from scorers.gate_row import GateRow
+from scorers.gate_score import score_of, stable_breaks
 from scorers.window import Sums, add_up, slide
 
 
@@ -76,32 +77,14 @@ def _doubt_text(row: GateRow, sums: Sums) -> str:
 
 
 def _score(row: GateRow, sums: Sums, verdict: Verdict, reason: str) -> Score:
-    gate = row.gate
-    needed = max(0.0, gate.min_samples - sums.canary_n)
+    needed = max(0.0, row.gate.min_samples - sums.canary_n)
     rate = sums.canary_n / sums.span_s if sums.span_s else 0.0
-    stable_breaches = (
-        sums.stable_n >= gate.min_samples
-        and sums.stable_bad >= gate.min_events
-        and sums.stable_bad / sums.stable_n > gate.limit_share
-    )
-    return Score(
-        gate=row.index,
-        signal=gate.signal,
-        verdict=verdict,
-        reason=reason,
-        required=gate.required,
-        shared=stable_breaches and verdict is Verdict.FAIL,
-        limit=gate.limit_share,
-        severe=gate.severe_share,
-        canary_point=sums.canary_bad / sums.canary_n if sums.canary_n else None,
-        stable_point=sums.stable_bad / sums.stable_n if sums.stable_n else None,
-        canary_events=sums.canary_bad,
-        canary_exposure=sums.canary_n,
-        stable_events=sums.stable_bad,
-        stable_exposure=sums.stable_n,
-        window_s=sums.span_s,
-        point_holds=needed == 0 and sums.canary_suspect / sums.canary_n <= gate.limit_share,
-        samples_needed=needed,
+    return score_of(
+        row,
+        sums,
+        verdict,
+        reason,
+        shared=verdict is Verdict.FAIL and stable_breaks(row.gate, sums),
+        needed=needed,
         eta_s=needed / rate if needed and rate else None,
-        quantile_ms=row.quantile_ms,
     )

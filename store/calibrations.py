@@ -19,14 +19,10 @@ from domain.calibration import Calibration
 from domain.policy import JudgeName
 from domain.rollout import Phase, RolloutSpec
 from store.catalogue import json_text
-from store.database import reading, writing
-from store.errors import Contended, Duplicate
+from store.database import reading, write_past_races
 from store.models import CalibrationRun, CalibrationVersion, Deployment
 
 T = TypeVar("T")
-
-RACES = 5
-"""How often a write is tried again because somebody made the same row in between."""
 
 _calibration = msgspec.json.Decoder(Calibration).decode
 
@@ -224,14 +220,7 @@ class Calibrations:
             return ask(connection)
 
     def _write(self, store: Callable[[Connection], T]) -> T:
-        for _ in range(RACES - 1):
-            try:
-                with writing(self._engine) as connection:
-                    return store(connection)
-            except (Duplicate, Contended):
-                continue  # the other one's row is there now, so the next look finds it
-        with writing(self._engine) as connection:
-            return store(connection)
+        return write_past_races(self._engine, store)
 
 
 def _says_the_same(one: Calibration, other: Calibration) -> bool:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -25,7 +25,12 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, 
 from sqlalchemy.exc import ArgumentError
 
 from domain.errors import ConfigError, StoreError, StoreUnavailable
-from store.errors import place, translated
+from store.errors import Contended, Duplicate, place, translated
+
+T = TypeVar("T")
+
+RACES = 5
+"""How often a write is tried again because somebody made the same rows in between."""
 
 BUSY_TIMEOUT_S = 5.0
 """How long a writer waits for the one before it."""
@@ -224,3 +229,16 @@ def check_folder(folder: Path, *, needs_bytes: int = MIN_FREE_BYTES) -> None:
             f"there is no disk space for the store in {folder}: {free // 2**20} MB are free and "
             f"{needs_bytes // 2**20} MB needed; free some or choose another directory"
         )
+
+
+def write_past_races(engine: Engine, store: Callable[[Connection], T]) -> T:
+    """Run ``store`` in a transaction, again when somebody else's rows got in its way: the next look finds
+    them."""
+    for _ in range(RACES - 1):
+        try:
+            with writing(engine) as connection:
+                return store(connection)
+        except (Duplicate, Contended):
+            continue
+    with writing(engine) as connection:
+        return store(connection)

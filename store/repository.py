@@ -18,8 +18,8 @@ from domain.rollout import Phase, RolloutFold, RolloutSpec
 from store import queries
 from store.batch import Batch, Written, write_batch
 from store.catalogue import add_rollout, deployment_id
-from store.database import reading, writing
-from store.errors import Contended, Duplicate, UnknownRollout
+from store.database import reading, write_past_races
+from store.errors import UnknownRollout
 from store.ledger import add_command
 from store.models import Meta
 from store.outbox import Promise, command_promise, promise
@@ -27,9 +27,6 @@ from store.queries import AuditLine, StoredRollout, StoredStep
 from store.retention import Pruned, prune
 
 T = TypeVar("T")
-
-RACES = 5
-"""How often a write is tried again because somebody made the same row in between."""
 
 
 class Repository:
@@ -201,11 +198,4 @@ class Repository:
             return ask(connection)
 
     def _write(self, store: Callable[[Connection], T]) -> T:
-        for _ in range(RACES - 1):
-            try:
-                with writing(self._engine) as connection:
-                    return store(connection)
-            except (Duplicate, Contended):
-                continue  # the other one's rows are there now, so the next look finds them
-        with writing(self._engine) as connection:
-            return store(connection)
+        return write_past_races(self._engine, store)

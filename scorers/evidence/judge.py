@@ -16,9 +16,10 @@ from scorers.evidence import layout as at
 from scorers.evidence import observe as col
 from scorers.evidence.combine import blamed, log_mean
 from scorers.evidence.reasons import reason_of, still_needed
-from scorers.evidence.verdicts import Case, shares, verdict_of
+from scorers.evidence.verdicts import Case, verdict_of
 from scorers.evidence.weigh import DIGITS, Weighed, weigh
 from scorers.gate_row import GateRow
+from scorers.gate_score import score_of, stable_breaks
 from scorers.window import add_up, slide
 
 Answer = tuple[GateState, Score]
@@ -60,34 +61,20 @@ def _note_windows(case: Case) -> None:
     if case.found.row.newest is not None:
         memory[at.OVER_RUN] = memory[at.OVER_RUN] + 1.0 if case.is_over else 0.0
     if case.sums.stable_n >= case.found.row.gate.min_samples:
-        memory[at.STABLE_KEPT] = 0.0 if shares(case) else 1.0
+        memory[at.STABLE_KEPT] = 0.0 if stable_breaks(case.found.row.gate, case.sums) else 1.0
 
 
 def _score(case: Case, verdict: Verdict, is_shared: bool, threshold: float) -> Score:
-    row, sums, gate = case.found.row, case.sums, case.found.row.gate
     needed = still_needed(case)
     eta_s = _eta(case, needed)
-    has_enough = sums.canary_n >= gate.min_samples
-    return Score(
-        gate=row.index,
-        signal=gate.signal,
-        verdict=verdict,
-        reason=reason_of(case, verdict, is_shared, needed, eta_s),
-        required=gate.required,
+    return score_of(
+        case.found.row,
+        case.sums,
+        verdict,
+        reason_of(case, verdict, is_shared, needed, eta_s),
         shared=is_shared,
-        limit=gate.limit_share,
-        severe=gate.severe_share,
-        canary_point=sums.canary_bad / sums.canary_n if sums.canary_n else None,
-        stable_point=sums.stable_bad / sums.stable_n if sums.stable_n else None,
-        canary_events=sums.canary_bad,
-        canary_exposure=sums.canary_n,
-        stable_events=sums.stable_bad,
-        stable_exposure=sums.stable_n,
-        window_s=sums.span_s,
-        point_holds=has_enough and sums.canary_suspect / sums.canary_n <= gate.limit_share,
-        samples_needed=float(round(needed)) if needed else 0.0,
+        needed=float(round(needed)) if needed else 0.0,
         eta_s=eta_s,
-        quantile_ms=row.quantile_ms,
         evidence=_evidence(case, threshold),
     )
 

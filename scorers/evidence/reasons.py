@@ -10,7 +10,8 @@ from domain.verdict import Verdict
 from scorers.evidence import layout as at
 from scorers.evidence import observe as col
 from scorers.evidence.claims import claimed_limit, divergence
-from scorers.evidence.verdicts import Case, shares
+from scorers.evidence.verdicts import Case
+from scorers.gate_score import stable_breaks
 
 
 def reason_of(
@@ -102,7 +103,7 @@ def _shared(case: Case) -> str:
     share = ratio_text(sums.canary_bad / sums.canary_n) if sums.canary_n else "unknown"
     limit = ratio_text(gate.limit_share)
     over = f"{share}{_slower_than(case)} for {case.found.memory[at.OVER_RUN]:g} ticks (limit {limit})"
-    if shares(case):
+    if stable_breaks(gate, sums):
         base = ratio_text(sums.stable_bad / sums.stable_n)
         return f"{over}, and {base} on stable: the environment, not the canary"
     if case.lacks_stable:

@@ -20,7 +20,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import log
 
-from domain.units import FULL_BP
 from domain.verdict import Verdict
 from scorers.evidence import layout as at
 from scorers.evidence import observe as col
@@ -122,16 +121,3 @@ def _is_severe(case: Case) -> bool:
     if case.lacks_stable:
         return is_breach and bool(case.found.memory[at.STABLE_KEPT])
     return is_breach and case.is_worse
-
-
-def shares(case: Case) -> bool:
-    """Whether stable's window breaks the limit as well."""
-    gate, sums = case.found.row.gate, case.sums
-    has_enough = sums.stable_n >= gate.min_samples and sums.stable_bad >= gate.min_events
-    return has_enough and sums.stable_bad / sums.stable_n > gate.limit_share
-
-
-def is_full(case: Case) -> bool:
-    """Whether all traffic is the canary's."""
-    policy = case.found.row.context.policy
-    return policy.weights_bp[case.found.row.moment.step] == FULL_BP
