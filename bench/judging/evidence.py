@@ -71,27 +71,20 @@ def first_over(log_e: Floats, ratio: Floats, threshold: float) -> Ints:
 
 def run(law: Law, counts: Counts) -> tuple[Floats, Floats]:
     """log E and the ratio it believes in, by rollout and tick."""
-    live = history_of(counts)
+    return series_run(history_of(counts), SERIES, law)
+
+
+def series_run(live: History, name: str, law: Law, bins: Floats | None = None) -> tuple[Floats, Floats]:
+    """The same for one series of rollouts; ``bins`` are dispersions by rollout where the law's do not hold."""
     null = null_of(law, TICK_S)
     rho, is_bound = margins(live, law, WINDOW_S)
     weights = start_weights(live, law.has_learnt_warmup)
     log_e, tilt = np.zeros(rho.shape), np.zeros(rho.shape)
-    bins = np.tile(np.array(law.dispersion), (counts.rollouts, 1))
-    series = live.series[SERIES]
-    data = series.s_c, series.n_c, series.s_b, series.n_b
-    trajectories(
-        null.start,
-        null.first,
-        null.steps,
-        null.wanders,
-        *data,
-        rho[0],
-        bins,
-        weights[0],
-        is_bound[0],
-        log_e,
-        tilt,
-    )
+    phi = np.tile(np.array(law.dispersion), (len(rho), 1)) if bins is None else bins
+    counted = live.series[name]
+    data = counted.s_c, counted.n_c, counted.s_b, counted.n_b
+    settings = rho[0], phi, weights[0], is_bound[0]
+    trajectories(null.start, null.first, null.steps, null.wanders, *data, *settings, log_e, tilt)
     return log_e, rho * np.exp(tilt)
 
 

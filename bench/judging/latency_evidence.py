@@ -11,16 +11,13 @@ from math import log
 import numpy as np
 
 from bench.judging.cells import TICK_S, Floats, Ints
-from bench.judging.evidence import ALPHA, HALVES_FACTOR, WARMUP_S, WINDOW_S, first_over
+from bench.judging.evidence import ALPHA, HALVES_FACTOR, WARMUP_S, WINDOW_S, first_over, series_run
 from bench.judging.nezha_cells import LatencyCell, LatencyCounts
 from domain.calibration import Calibration, Law
-from scorers.evidence.kernel import trajectories
 from scorers.evidence.learn.calibrate import from_halves, from_rollouts
 from scorers.evidence.learn.dispersion import dispersion_by_row
 from scorers.evidence.learn.history import History, Series
-from scorers.evidence.learn.schedule import margins, start_weights
 from scorers.evidence.learn.split import half_against_half
-from scorers.evidence.null import null_of
 from scorers.evidence.regime import COLD_LAWS
 
 
@@ -62,30 +59,8 @@ def averaged(
     """log of the mean e-value over edges by rollout and tick, and the ratio that the loudest edge believes
     in."""
     live = history_of(cell.live, cell.step_ticks)
-    log_es, ratios = [], []
-    for name, law in laws.items():
-        null = null_of(law, TICK_S)
-        rho, is_bound = margins(live, law, WINDOW_S)
-        weights = start_weights(live, law.has_learnt_warmup)
-        log_e, tilt = np.zeros(rho.shape), np.zeros(rho.shape)
-        phi = np.tile(np.array(law.dispersion), (len(rho), 1)) if bins is None else bins[name]
-        counted = live.series[name]
-        data = counted.s_c, counted.n_c, counted.s_b, counted.n_b
-        trajectories(
-            null.start,
-            null.first,
-            null.steps,
-            null.wanders,
-            *data,
-            rho[0],
-            phi,
-            weights[0],
-            is_bound[0],
-            log_e,
-            tilt,
-        )
-        log_es.append(log_e)
-        ratios.append(rho * np.exp(tilt))
+    found = [series_run(live, name, law, None if bins is None else bins[name]) for name, law in laws.items()]
+    log_es, ratios = [each[0] for each in found], [each[1] for each in found]
     together = np.logaddexp.reduce(np.stack(log_es), axis=0) - log(len(log_es))
     loudest = np.stack(log_es).argmax(axis=0)[None]
     return together, np.take_along_axis(np.stack(ratios), loudest, 0)[0]
