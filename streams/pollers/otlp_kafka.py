@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 POLL_MS = 200
 TROUBLE_S = 1.0
 CONNECT_S = 10.0
+ASSIGNED_S = 0.02
 ANSWER_S = 2.0
 """Within which the broker says where its topic ends, which is how we know that it is there."""
 
@@ -83,7 +84,6 @@ class OtlpKafkaSource:
     async def _open(self) -> AIOKafkaConsumer:
         settings = self._settings
         consumer = AIOKafkaConsumer(
-            settings.topic_name,
             bootstrap_servers=settings.bootstrap,
             client_id=f"sentra-{self.name}",
             group_id=None,
@@ -97,6 +97,10 @@ class OtlpKafkaSource:
                 await consumer.start()
                 if settings.topic_name not in await consumer.topics():
                     raise SourceUnavailable(f"{settings.bootstrap} has no topic {settings.topic_name}")
+                # Only now: a consumer that starts with a topic waits for it without a word.
+                consumer.subscribe([settings.topic_name])
+                while not consumer.assignment():
+                    await asyncio.sleep(ASSIGNED_S)
                 await consumer.seek_to_end()
         except (KafkaError, TimeoutError, OSError) as exc:
             await consumer.stop()
