@@ -281,9 +281,11 @@ async def _post(
 def transport_error(exc: httpx.HTTPError, what: str = "") -> SourceError:
     """A library's exception in our words. Its own text is never repeated: it may quote a header."""
     subject = f"cannot be asked: {what} " if what else ""
-    for cause in (exc.__cause__, exc.__cause__.__cause__ if exc.__cause__ else None, exc.__context__):
+    cause: BaseException | None = exc
+    while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return SourceRejected(f"{subject}has a certificate we do not trust: {cause.verify_message}")
+        cause = cause.__cause__ or cause.__context__
     if isinstance(exc, httpx.ConnectError):
         return SourceUnavailable(f"{subject}refused the connection")
     if isinstance(exc, httpx.TimeoutException):

@@ -23,7 +23,16 @@ from streams.pollers.config import SourceSettings
 from streams.pollers.prometheus_answers import RawSeries, TooMuch, labels_decoder
 from streams.pollers.prometheus_book import DORMANT_S, OVERLAP_S, Book, Chunk, Edges
 from streams.pollers.prometheus_client import Patience, PrometheusClient, first_of
-from streams.pollers.prometheus_plan import Ask, Naming, Place, Role, asks_of, edge_ms, query_of
+from streams.pollers.prometheus_plan import (
+    Ask,
+    Naming,
+    Place,
+    Role,
+    asks_of,
+    edge_ms,
+    needed_signals,
+    query_of,
+)
 from streams.pollers.prometheus_selectors import instant_query
 from streams.pollers.prometheus_series import ENDPOINT_LABELS, Info, Reading, SeriesReader, info_of
 from streams.pollers.prometheus_settings import PrometheusSettings
@@ -45,7 +54,10 @@ class _Answer:
 
     chunk: Chunk
     readings: list[Reading] = field(default_factory=list)
+    missing: dict[str, SourceError] = field(default_factory=dict)
+    """Why there is nothing of some signals, while there is something of others."""
     error: SourceError | None = None
+    """Why there is nothing at all."""
 
 
 class PrometheusSource:
@@ -106,7 +118,7 @@ class PrometheusSource:
             if book.needs_edges(chunk, self._clock.now()):
                 edges = await self.edges_of(chunk, end, book.interval_s)
                 chunk = book.note_edges(chunk, edges, self._clock.now(), end)
-            return [_Answer(chunk, await self._readings(book, chunk, end))]
+            return [await self._answer(book, chunk, end)]
         except TooMuch as exc:
             if len(chunk.scopes) == 1:
                 return [_Answer(chunk, error=exc)]
@@ -114,7 +126,8 @@ class PrometheusSource:
         except SourceError as exc:
             return [_Answer(chunk, error=exc)]
 
-    async def _readings(self, book: Book, chunk: Chunk, end: float) -> list[Reading]:
+    async def _answer(self, book: Book, chunk: Chunk, end: float) -> _Answer:
+        """All that the queries of a chunk bring. One that fails costs its own signals only."""
         info = await self.info_of(chunk, end, book.interval_s)
         wanted = [reader for reader in self._readers if reader.ask.metrics(chunk.wish.signals)]
         texts = book.edge_texts(chunk)
@@ -128,13 +141,23 @@ class PrometheusSource:
                     book.interval_s,
                 )
                 for reader in wanted
-            )
+            ),
+            return_exceptions=True,
         )
-        return [
-            reading
-            for reader, raw in zip(wanted, found, strict=True)
-            for reading in reader.read(raw, info=info, chunk=chunk)
-        ]
+        answer = _Answer(chunk)
+        for reader, raw in zip(wanted, found, strict=True):
+            try:
+                if isinstance(raw, BaseException):
+                    raise raw
+                answer.readings += reader.read(raw, info=info, chunk=chunk)
+            except TooMuch:
+                raise
+            except SourceError as exc:
+                answer.missing.update(dict.fromkeys(reader.ask.signals(chunk.wish.signals), exc))
+                answer.error = exc
+        if answer.missing.keys() < chunk.wish.signals:
+            answer.error = None
+        return answer
 
     async def edges_of(self, chunk: Chunk, end: float, interval_s: float) -> Edges:
         """The bucket edges of a chunk's histograms."""
@@ -185,12 +208,12 @@ class PrometheusSource:
         self, book: Book, targets: Sequence[Target], answers: Iterable[_Answer], end: float
     ) -> Fetched:
         readings: dict[object, Reading] = {}
-        failed: dict[str, SourceError] = {}
+        failed: dict[str, dict[str, SourceError]] = {}
         timelines = []
         for answer in answers:
             if answer.error is not None:
-                failed.update(dict.fromkeys(answer.chunk.scopes, answer.error))
-                continue
+                answer.missing = dict.fromkeys(answer.chunk.wish.signals, answer.error)
+            failed.update(dict.fromkeys(answer.chunk.scopes, answer.missing))
             self._note(book, answer, end)
             for reading in answer.readings:
                 known = readings.setdefault(reading.timeline.series, reading)
@@ -213,26 +236,37 @@ class PrometheusSource:
                 endpoint = timeline.lane.endpoint
                 assert isinstance(endpoint, tuple)
                 endpoints[endpoint] = max(newest, endpoints.get(endpoint, newest))
-        book.note_answer(answer.chunk, min(slowest.values(), default=None), end)
+        # What was not read in whole goes on being looked for as far back as before.
+        if not answer.missing:
+            book.note_answer(answer.chunk, min(slowest.values(), default=None), end)
 
     def _fetched(
-        self, book: Book, tick: Tick, targets: Sequence[Target], failed: Mapping[str, SourceError]
+        self,
+        book: Book,
+        tick: Tick,
+        targets: Sequence[Target],
+        failed: Mapping[str, Mapping[str, SourceError]],
     ) -> Fetched:
         samples: list[Sample] = []
         problems: dict[str, str] = {}
         for target in targets:
-            error = next((failed[each] for each in self._naming.scopes(target) if each in failed), None)
-            found = [] if error is not None else tick.samples(target)
+            missing: dict[str, SourceError] = {}
+            for scope in self._naming.scopes(target):
+                missing.update(failed.get(scope, {}))
+            needed = needed_signals(self.settings, target.signals)
+            found = [each for each in tick.samples(target) if each.signal not in missing]
             samples += found
             if not found:
-                problems[target.rollout_id] = (
-                    str(error) if error else self._why_nothing(book, target, tick.end)
-                )
+                errors = [missing[name] for name in needed if name in missing]
+                why = str(first_of(errors)) if errors else self._why_nothing(book, target, tick.end)
+                problems[target.rollout_id] = why
         book.dues.keep({target.rollout_id for target in targets})
         return Fetched(end=tick.end, samples=samples, problems=problems)
 
     def _why_nothing(self, book: Book, target: Target, end: float) -> str:
         """What was looked for in vain, or how old the newest of it is."""
+        if not needed_signals(self.settings, target.signals):
+            return f"it is not set up to give {' or '.join(target.signals)}"
         patterns = [self._naming.pattern(target, arm) for arm in Arm]
         endpoints = [
             (newest, endpoint)

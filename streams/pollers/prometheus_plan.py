@@ -56,6 +56,10 @@ class Ask:
             if any(use.signal in signals or use.role is Role.PRESENT for use in uses)
         ]
 
+    def signals(self, wanted: frozenset[str]) -> frozenset[str]:
+        """Those of ``wanted`` that cannot do without this."""
+        return frozenset(use.signal for uses in self.uses.values() for use in uses) & wanted
+
     def has_buckets(self, signals: frozenset[str]) -> bool:
         """Whether a classic histogram is among them, whose edges may be chosen."""
         return any(
@@ -90,8 +94,9 @@ def _uses(settings: PrometheusSettings) -> Iterator[tuple[Selector, Use]]:
 
 
 def needed_signals(settings: PrometheusSettings, wanted: Iterable[str]) -> frozenset[str]:
-    """``wanted`` and what they are divided by."""
-    signals = set(wanted)
+    """Those of ``wanted`` that the source offers, and what they are divided by."""
+    offered = {ERRORS, *settings.signals, *([LATENCY] if settings.latency else [])}
+    signals = offered & set(wanted)
     if any(name in settings.signals and settings.signals[name].exposure == PER_REQUEST for name in signals):
         signals.add(ERRORS)
     return frozenset(signals)

@@ -194,6 +194,12 @@ async def test_a_version_that_is_not_there_is_said_with_those_that_are() -> None
     assert fetched.problems == {"r-1": "no series of hits has version='v1' or 'v2'; seen were v7"}
 
 
+async def test_a_signal_that_the_source_does_not_have_is_said() -> None:
+    async with asking(latency="") as it:
+        it.targets = [target_of(spec(gates=(gate("latency_ms", 400.0, 800.0, 0.95),)), Channel.METRICS)]
+        assert (await it.tick()).problems == {"r-1": "it is not set up to give latency_ms"}
+
+
 async def test_failures_without_a_total_are_no_data() -> None:
     async with asking(errors="faults", error_label="", error_values="", latency="") as it:
         for at in (NOON - 1, NOON + 4):
