@@ -75,7 +75,7 @@ def run(law: Law, counts: Counts) -> tuple[Floats, Floats]:
 
 
 def series_run(live: History, name: str, law: Law, bins: Floats | None = None) -> tuple[Floats, Floats]:
-    """The same for one series of rollouts; ``bins`` are dispersions by rollout where the law's do not hold."""
+    """The same for one series; ``bins`` are dispersions by rollout where the law's do not hold."""
     null = null_of(law, TICK_S)
     rho, is_bound = margins(live, law, WINDOW_S)
     weights = start_weights(live, law.has_learnt_warmup)

@@ -130,8 +130,9 @@ def _make_claim(row: Floats, given: Floats) -> None:
         per_second = row[TRAFFIC_N] / row[TRAFFIC_S] * given[SHARE]
     else:
         per_second = 0.0
+    lone_per_second = per_second / given[DISPERSION]
     claim = choose_claim(
-        given[LIMIT], is_count, expected, per_second, given[TIME_LEFT], given[MOST_CLAIM], given[BETA]
+        given[LIMIT], is_count, expected, lone_per_second, given[TIME_LEFT], given[MOST_CLAIM], given[BETA]
     )
     row[CLAIM] = claim
     row[HOPE] = min(1.0, max(1e-6, expected / claimed_limit(given[LIMIT], claim, is_count)))

@@ -103,7 +103,7 @@ def _step(
     plans, laws = [], []
     for gate, regime in zip(policy.gates, regimes, strict=True):
         rate, origin = expected_rate(gate, known)
-        proof = _proof(policy, gate, known, index, rate, canary_rps)
+        proof = _proof(policy, gate, known, index, rate, canary_rps / regime.law.clustering)
         passed = _passed(pace, proof, ticks, canary_rps * policy.interval_s, rate, regime.law)
         found = _finds(policy, known, regimes, gate, regime, index, rate) if in_full else {}
         rough = _rough(policy, proof, rate, canary_rps, regime.law)

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scorers.evidence.claims import LADDERS, SLOW_REQUESTS, choose_claim, claimed_limit, divergence, ladder
+from scorers.evidence.claims import (
+    LADDERS,
+    PROVABLE,
+    SLOW_REQUESTS,
+    choose_claim,
+    claimed_limit,
+    divergence,
+    ladder,
+)
 from scorers.evidence.limits import keeps_limit
 from tests.scorers.evidence.rows import evident
 
@@ -64,7 +72,7 @@ def test_a_claim_is_the_smallest_that_nine_of_ten_healthy_steps_prove_in_time(
     fitting = []
     for claim in CLAIMS:
         ceiling = claimed_limit(limit, claim, is_count)
-        if claim < most and given_["rate"] < ceiling:
+        if claim < most and given_["rate"] < PROVABLE * ceiling:
             needed = SLOW_REQUESTS * log(1 / given_["beta"]) / divergence(given_["rate"], ceiling, is_count)
             if needed <= given_["per_second"] * given_["seconds"]:
                 fitting.append(claim)
