@@ -73,8 +73,8 @@ class PrometheusSource:
         self.settings = settings
         self.client = PrometheusClient(settings, clock)
         self._clock = clock
-        self._naming = Naming(settings)
-        self._readers = [SeriesReader(settings, ask) for ask in asks_of(settings)]
+        self.naming = Naming(settings)
+        self.readers = [SeriesReader(settings, ask) for ask in asks_of(settings)]
         self._books: dict[float, Book] = {}
         self._patience = Patience()
         self._refused: dict[tuple[str, ...], tuple[float, str]] = {}
@@ -129,9 +129,9 @@ class PrometheusSource:
     async def _answer(self, book: Book, chunk: Chunk, end: float) -> _Answer:
         """All that the queries of a chunk bring. One that fails costs its own signals only."""
         info = await self.info_of(chunk, end, book.interval_s)
-        wanted = [reader for reader in self._readers if reader.ask.metrics(chunk.wish.signals)]
+        wanted = [reader for reader in self.readers if reader.ask.metrics(chunk.wish.signals)]
         texts = book.edge_texts(chunk)
-        scope = self._naming.matchers(chunk.scopes, chunk.wish.environments)
+        scope = self.naming.matchers(chunk.scopes, chunk.wish.environments)
         found = await asyncio.gather(
             *(
                 self._ask(
@@ -162,8 +162,8 @@ class PrometheusSource:
     async def edges_of(self, chunk: Chunk, end: float, interval_s: float) -> Edges:
         """The bucket edges of a chunk's histograms."""
         found: dict[float, set[str]] = {}
-        scope = self._naming.matchers(chunk.scopes, chunk.wish.environments)
-        for reader in self._readers:
+        scope = self.naming.matchers(chunk.scopes, chunk.wish.environments)
+        for reader in self.readers:
             buckets = [
                 metric
                 for metric, uses in reader.ask.uses.items()
@@ -183,7 +183,7 @@ class PrometheusSource:
         """The labels that the info metric lends."""
         if not self.settings.info:
             return {}
-        scope = self._naming.matchers(chunk.scopes, chunk.wish.environments)
+        scope = self.naming.matchers(chunk.scopes, chunk.wish.environments)
         text = instant_query([self.settings.info], scope)
         return info_of(await self.client.query(text, end, self._timeout_s(interval_s)))
 
@@ -251,7 +251,7 @@ class PrometheusSource:
         problems: dict[str, str] = {}
         for target in targets:
             missing: dict[str, SourceError] = {}
-            for scope in self._naming.scopes(target):
+            for scope in self.naming.scopes(target):
                 missing.update(failed.get(scope, {}))
             needed = needed_signals(self.settings, target.signals)
             found = [each for each in tick.samples(target) if each.signal not in missing]
@@ -267,7 +267,7 @@ class PrometheusSource:
         """What was looked for in vain, or how old the newest of it is."""
         if not needed_signals(self.settings, target.signals):
             return f"it is not set up to give {' or '.join(target.signals)}"
-        patterns = [self._naming.pattern(target, arm) for arm in Arm]
+        patterns = [self.naming.pattern(target, arm) for arm in Arm]
         endpoints = [
             (newest, endpoint)
             for place, of in book.lanes.items()
