@@ -78,6 +78,10 @@ class OtlpMapping(SourceSettings):
             raise ValueError("requests, error_attribute and error_values go together")
         return self
 
+    @property
+    def channel(self) -> Channel:  # type: ignore[override] # a kind that carries any of them
+        return self.carries
+
     def receiver(self) -> dict[str, Any]:
         """What sources of one receiver must agree on."""
         return self.model_dump(exclude={"carries", "replicas", "histogram", "freshness"})

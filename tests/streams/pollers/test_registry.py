@@ -9,6 +9,7 @@ import pytest
 from domain.clock import SystemClock
 from domain.errors import ConfigError
 from domain.signal import Channel, Freshness
+from streams.pollers.config import SourceSettings
 from streams.pollers.registry import KINDS, open_sources, read_sources, source_class
 from streams.pollers.scrape_page import ScrapeSettings
 
@@ -17,19 +18,21 @@ SCRAPE: dict[str, Any] = {"kind": "scrape", "preset": "envoy", "targets": ["http
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_names_a_class_with_settings(kind: str) -> None:
-    found = source_class(kind)
-    assert isinstance(found.Settings.channel, Channel)
+    assert issubclass(source_class(kind).Settings, SourceSettings)
 
 
 async def test_a_configuration_becomes_sources_by_name() -> None:
-    settings = read_sources({"mesh": SCRAPE, "files": {"kind": "tail", "files": "logs/*.jsonl"}})
+    spans = {"kind": "otlp", "carries": "traces"}
+    files = {"kind": "tail", "files": "logs/*.jsonl"}
+    settings = read_sources({"mesh": SCRAPE, "files": files, "spans": spans})
     assert {name: each.channel for name, each in settings.items()} == {
         "mesh": Channel.METRICS,
         "files": Channel.LOGS,
+        "spans": Channel.TRACES,
     }
     assert settings["mesh"].freshness is Freshness.REALTIME
     sources = open_sources(settings, SystemClock())
-    assert {each.name for each in sources.values()} == {"mesh", "files"}
+    assert {each.name for each in sources.values()} == {"mesh", "files", "spans"}
     for each in sources.values():
         await each.close()
 
