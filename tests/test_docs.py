@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,9 @@ from sentra.cli.main import invoke
 from sentra.config import Settings
 from sentra.embedded.demo.scenarios import SCENARIOS
 from sentra.role import ALL_ROLES
+from streams.pollers.prometheus_presets import PRESETS
+from streams.pollers.prometheus_settings import PrometheusSettings
+from streams.pollers.registry import KINDS, read_sources
 from streams.topics import TOPICS
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -54,6 +58,29 @@ def test_every_exit_code_is_documented(code: Exit) -> None:
 @pytest.mark.parametrize("key", sorted(Settings.model_fields))
 def test_every_setting_is_documented(key: str) -> None:
     assert f"`{key}`" in README
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_source_is_documented(kind: str) -> None:
+    assert re.search(rf"(`|kind: ){kind}\b", README)
+
+
+@pytest.mark.parametrize("key", sorted({*PrometheusSettings.model_fields} - {"kind", "freshness"}))
+def test_every_key_of_a_prometheus_source_is_documented(key: str) -> None:
+    assert f"`{key}`" in README
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_documented(preset: str) -> None:
+    assert f"`{preset}`" in README
+
+
+def test_the_sources_of_the_readme_are_valid() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    sources = [block for block in (textwrap.dedent(each) for each in blocks) if block.startswith("sources:")]
+    assert len(sources) >= 2
+    for block in sources:
+        assert read_sources(yaml.safe_load(block)["sources"])
 
 
 @pytest.mark.parametrize("name", [str(each.name) for each in calibrations.app.registered_commands])
