@@ -23,7 +23,7 @@ from domain.policy import Gate, Policy
 from domain.signal import Channel, Freshness
 from domain.verdict import Verdict
 
-KERNEL_VERSION = "1"
+KERNEL_VERSION = "2"
 """Version of what turns inputs into conclusions; raised when the same inputs may conclude otherwise."""
 
 
