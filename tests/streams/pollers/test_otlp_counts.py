@@ -276,6 +276,16 @@ def test_instances_without_names_do_not_undo_each_other() -> None:
     assert scene.ratio()[:2] == (0.0, 139.0)
 
 
+def test_an_older_instance_of_the_same_name_is_a_first_reading() -> None:
+    scene = Scene(born=10.0)
+    scene.send(cumulative(-50, 10.2, 500, 0, 0, 0), at=10.3)
+    scene.send(cumulative(-90, 10.4, 900, 0, 0, 0), at=10.5)
+    assert scene.ratio() == (0.0, 0.0, FIRST)
+    scene.send(cumulative(-50, 11.2, 501, 0, 0, 0), at=11.3)
+    scene.send(cumulative(-90, 11.4, 902, 0, 0, 0), at=11.5)
+    assert scene.ratio() == (0.0, 3.0, WHOLE)
+
+
 @given(st.randoms(use_true_random=False), st.sampled_from([DELTA, CUMULATIVE]))
 @settings(deadline=None, max_examples=60)
 def test_whatever_order_exports_arrive_in_each_event_is_counted_once(
