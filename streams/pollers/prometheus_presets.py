@@ -23,6 +23,8 @@ _SERVER_FAULTS = "2|4|12|13|14|15"
 """gRPC codes that are the server's fault: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE,
 DATA_LOSS."""
 
+_SERVER_FAULT_NAMES = "UNKNOWN|DEADLINE_EXCEEDED|UNIMPLEMENTED|INTERNAL|UNAVAILABLE|DATA_LOSS"
+
 _ISTIO = {
     # Both sides of a call report it; the server's side sees every caller, and sees a call once.
     "requests": 'istio_requests_total{reporter="destination"}',
@@ -48,6 +50,16 @@ PRESETS: dict[str, dict[str, str]] = {
         "error_values": _SERVER_FAULTS,
         "latency": "rpc_server_duration_milliseconds",
         "latency_unit": "ms",
+        "service_label": "service_name",
+        "version_label": "service_version",
+    },
+    "otel-rpc": {
+        # The newer convention, whose codes some libraries write as names.
+        "requests": "rpc_server_call_duration_seconds_count",
+        "error_label": "rpc_response_status_code",
+        "error_values": f"{_SERVER_FAULTS}|{_SERVER_FAULT_NAMES}",
+        "latency": "rpc_server_call_duration_seconds",
+        "latency_unit": "s",
         "service_label": "service_name",
         "version_label": "service_version",
     },

@@ -10,12 +10,14 @@ import re
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from domain.errors import SourceRejected
 from streams.pollers.prometheus_answers import NativeHistogram, RawSeries, labels_decoder
 from streams.pollers.prometheus_book import Chunk
 from streams.pollers.prometheus_counters import Lane, Timeline
 from streams.pollers.prometheus_native import counts_at
-from streams.pollers.prometheus_plan import ERRORS, LATENCY, Ask, Naming, Place, Role, edge_ms
+from streams.pollers.prometheus_plan import ERRORS, LATENCY, Ask, Naming, Role, edge_ms
 from streams.pollers.prometheus_settings import PrometheusSettings
 
 ENDPOINT_LABELS = ("cluster", "region", "prometheus", "namespace", "job", "instance", "pod")
@@ -38,14 +40,14 @@ class Meaning:
     series: Hashable
     labels: Mapping[str, str]
     endpoint: tuple[str, ...]
-    place: Place | None
+    lane: Lane | None
+    """Unless labels of its version have to be lent."""
     server: str
     counters: tuple[Counter, ...]
     is_native: bool
 
 
-@dataclass(slots=True)
-class Reading:
+class Reading(Struct, gc=False):
     """A timeline and what its increments add to. Without counters it proves that the version is there."""
 
     timeline: Timeline
@@ -79,16 +81,16 @@ class SeriesReader:
             if twin is not raw:
                 _refuse_difference(twin, raw)
                 continue
-            place = meaning.place if not info else self._placed(meaning, info)
-            if place is not None:
-                yield from self._timelines(raw, meaning, place, chunk)
+            lane = meaning.lane if not info else self._lane(meaning, info)
+            if lane is not None:
+                yield from self._timelines(raw, meaning, lane, chunk)
 
-    def _placed(self, meaning: Meaning, info: Info) -> Place | None:
+    def _lane(self, meaning: Meaning, info: Info) -> Lane | None:
         lent = info.get((meaning.labels.get("job", ""), meaning.labels.get("instance", "")), {})
-        return Naming(self.settings).place_of({**lent, **meaning.labels})
+        place = Naming(self.settings).place_of({**lent, **meaning.labels})
+        return None if place is None else Lane(meaning.endpoint, place)
 
-    def _timelines(self, raw: RawSeries, meaning: Meaning, place: Place, chunk: Chunk) -> Iterator[Reading]:
-        lane = Lane(meaning.endpoint, place)
+    def _timelines(self, raw: RawSeries, meaning: Meaning, lane: Lane, chunk: Chunk) -> Iterator[Reading]:
         replica = meaning.labels.get(self.settings.replicas, "") if self.settings.replicas else ""
 
         def reading(
@@ -135,11 +137,13 @@ class SeriesReader:
         if not uses or (not counters and not is_native and all(use.role is not Role.PRESENT for use in uses)):
             return None
         # Queries with other matchers may bring the same series again, to count it as something else.
+        endpoint = tuple(labels.get(name, "") for name in ENDPOINT_LABELS)
+        place = Naming(self.settings).place_of(labels)
         return Meaning(
             series=(self.ask.matchers, tuple(sorted(labels.items()))),
             labels=labels,
-            endpoint=tuple(labels.get(name, "") for name in ENDPOINT_LABELS),
-            place=Naming(self.settings).place_of(labels),
+            endpoint=endpoint,
+            lane=None if place is None else Lane(endpoint, place),
             server=server,
             counters=counters,
             is_native=is_native,

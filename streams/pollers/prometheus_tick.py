@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from domain.clock import tick_floor
 from domain.signal import COUNT_PREFIX, Arm, Sample
@@ -36,13 +36,12 @@ class _Group(NamedTuple):
     signal: str
 
 
-@dataclass(slots=True)
-class _Sum:
+class _Sum(Struct, gc=False):
     """What the series of one group at one endpoint counted."""
 
     start: float | None = None
     newest: float = 0.0
-    values: dict[Role | float, float] = field(default_factory=dict)
+    values: dict[Role | float, float] = {}
     is_reset: bool = False
     misses_some: bool = False
     """A series of it was seen for the first time and could not be counted."""
@@ -106,7 +105,7 @@ class Tick:
             self._sum(_Group(reading.replica, signal), counted).add(counted, name)
         if not reading.counters:
             # A version that is present has counted 0 of what it does not show yet.
-            nothing = counted._replace(amount=0.0, is_reset=False)
+            nothing = structs.replace(counted, amount=0.0, is_reset=False)
             self._sum(_Group(reading.replica, ERRORS), counted).add(nothing, Role.TOTAL)
             self._sum(_Group(reading.replica, LATENCY), counted).add(nothing, Role.COUNT)
 

@@ -40,6 +40,7 @@ def test_every_kind_reads_the_same_settings_and_is_near(kind: str) -> None:
 LABELS: dict[str, tuple[str, str, str]] = {
     "otel-http": ("v1", "v2", "v3"),
     "otel-grpc": ("v1", "v2", "v3"),
+    "otel-rpc": ("v1", "v2", "v3"),
     "istio": ("v1", "v2", "v3"),
     "istio-grpc": ("v1", "v2", "v3"),
     "linkerd": ("checkout-v1", "checkout-v2", "my-checkout-v2"),
