@@ -29,7 +29,7 @@ from domain.records import (
     RolloutRecord,
     SampleFrame,
 )
-from domain.signal import Arm, Channel, Sample, signal_kind
+from domain.signal import Arm, Channel, Sample, Shape, signal_kind
 
 Record = TypeVar("Record", bound=msgspec.Struct)
 
@@ -352,7 +352,8 @@ def _check_numbers(frame: SampleFrame, columns: dict[str, Column]) -> None:
         _require(np.isfinite(column) & (column >= 0), f"{name} must be finite and not negative")
     try:
         # Log lines are judged per request, and one request may write many.
-        unbounded = np.array([signal_kind(name).per_request for name in frame.signals], dtype=bool)
+        kinds = [signal_kind(name) for name in frame.signals]
+        unbounded = np.array([kind.per_request or kind.shape is Shape.COUNT for kind in kinds], dtype=bool)
     except ValueError as exc:
         raise RecordError(str(exc)) from exc
     if len(columns["signal"]):

@@ -82,6 +82,7 @@ def given_of(row: GateRow, regime: Regime) -> tuple[list[float], float, bool]:
     given[col.SPLIT_DISPERSION] = 1.0
     if newest is not None:
         given[col.START], given[col.END] = newest.start, newest.end
+        given[col.MADE_UP] = max(0, round((newest.end - newest.start) / policy.interval_s) - 1)
         given[col.CANARY_N] = newest.canary_n
         given[col.BAD], given[col.SUSPECT] = newest.canary_bad, newest.canary_suspect
         given[col.BASE_N], given[col.BASE_BAD] = newest.stable_n, newest.stable_bad

@@ -70,7 +70,9 @@ DISPERSION = 22
 """Of events against the limit."""
 SPLIT_DISPERSION = 23
 """Of the split of this tick's events between the arms."""
-GIVEN = 24
+MADE_UP = 24
+"""Earlier ticks that brought nothing and that this one covers as well."""
+GIVEN = 25
 
 # What is said of it, by column.
 LIVE = 0
@@ -168,7 +170,7 @@ def observe(row: Floats, given: Floats, said: Floats, limit_at: int, ratios_at: 
         opens = False
     if given[IS_SETTLED] > 0.0:
         row[STEP_TICKS] += 1.0
-        row[DAMAGED] += given[IS_DAMAGED]
+        row[DAMAGED] = max(0.0, row[DAMAGED] - given[MADE_UP]) + given[IS_DAMAGED]
     if said[OVERLAPS] == 0.0 and given[END] > given[START]:
         if given[IS_SETTLED] > 0.0 and given[CANARY_N] > 0.0:
             _count(row, given, said, limit_at, ratios_at, is_count, opens)

@@ -399,3 +399,25 @@ def test_no_counts_make_anything_infinite_or_undefined(known: Calibration | None
                         if isinstance(value, float)
                     ]
                 ).all()
+
+
+def test_a_source_slower_than_the_tick_makes_up_for_the_ticks_it_left_out() -> None:
+    """Scraped every third tick: each answer covers three, so none of them is damaged."""
+    current = warm(spec(evident(pass_count=100), sources=SOURCES[:1]))
+    assembler = Assembler()
+    assembler.track("r-1", current.context, T0)
+    for position in range(1, 31):
+        end = T0 + 5.0 * position
+        samples = (
+            [
+                sample(end, start=end - 15.0, arm=arm, signal="error_rate", events=0.0, exposure=n)
+                for arm, n in ((Arm.CANARY, 500.0), (Arm.STABLE, 9500.0))
+            ]
+            if position % 3 == 0
+            else []
+        )
+        for _, given_ in assembler.add(report(SOURCES[0].name, end), samples, end + 0.5):
+            current = fold(current, given_).fold
+    memory = np.frombuffer(current.gates[0].memory)
+    assert (memory[at.TICKS], memory[at.STEP_TICKS]) == (10, 30)
+    assert memory[at.DAMAGED] == 0

@@ -98,7 +98,7 @@ def test_a_refused_command_ends_with_5_and_says_what_is_possible(shop: Shop, sen
 def test_evidence_may_be_overridden_only_with_force(shop: Shop, sentra: Line) -> None:
     gates = [{"signal": "log_error_ratio", "slo": "<= 5%", "severe": ">= 90%"}]
     shop.errors = 0.5
-    rollout_id = started(sentra, shop.slow_line(gates=gates, pause_timeout="10m"))
+    rollout_id = started(sentra, shop.slow_line(gates=gates, pause_timeout="10m", judge="threshold"))
     until(sentra, rollout_id, phase="paused", pause_causes=["fail"])
     said = sentra("rollout", "resume", rollout_id)
     assert said.code == Exit.REJECTED
