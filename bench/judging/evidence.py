@@ -8,6 +8,7 @@ rollout shows (R0).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import log
@@ -88,7 +89,7 @@ def series_run(live: History, name: str, law: Law, bins: Floats | None = None) -
     return log_e, rho * np.exp(tilt)
 
 
-class _Learnt:
+class _Learnt(ABC):
     """A tier that learns. A family's cells come one after the other with one history: what was learnt of
     it is kept for all rules of the class."""
 
@@ -100,8 +101,9 @@ class _Learnt:
             cls._known = history, self.learn(history)
         return cls._known[1]
 
+    @abstractmethod
     def learn(self, history: Counts) -> Calibration:
-        raise NotImplementedError
+        """What the tier makes of finished rollouts."""
 
     def first_rollback(self, cell: Cell) -> Ints:
         known = self.calibration(cell.history)

@@ -5,6 +5,7 @@ Each kind keeps its own settings beside its code, as a subclass of :class:`Sourc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 from urllib.parse import urlsplit
@@ -29,7 +30,26 @@ def check_url(url: str) -> str:
     return url
 
 
+def _check_template(template: str) -> str:
+    try:
+        template.format(service="", environment="", version="")
+    except (LookupError, ValueError) as exc:
+        raise ValueError("a template may use {service}, {environment} and {version}") from exc
+    return template
+
+
+def _check_regex(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as exc:
+        raise ValueError(f"not a regular expression: {exc}") from exc
+    return pattern
+
+
 Url = Annotated[str, AfterValidator(check_url)]
+Template = Annotated[str, AfterValidator(_check_template)]
+"""Text in which {service}, {environment} and {version} may stand, see ``Target.label_value``."""
+Regex = Annotated[str, AfterValidator(_check_regex)]
 Seconds = Annotated[float, BeforeValidator(parse_duration)]
 """Written with a unit (``500ms``, ``5s``), kept in seconds."""
 

@@ -5,13 +5,12 @@ Sources of one receiver say the same of everything but what they carry and how t
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from domain.signal import Channel
-from streams.pollers.config import SourceSettings
+from streams.pollers.config import Regex, SourceSettings, Template
 
 MIB = 1024 * 1024
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -32,15 +31,15 @@ class OtlpMapping(SourceSettings):
     environment_attribute: str = "deployment.environment.name"
     """Telemetry that has it must have the rollout's environment; what has none belongs to any. Empty: off."""
     instance_attribute: str = "service.instance.id"
-    service: str = "{service}"
-    version: str = "{version}"
-    environment: str = "{environment}"
+    service: Template = "{service}"
+    version: Template = "{version}"
+    environment: Template = "{environment}"
     """The attributes' values for a rollout; may use {service}, {environment} and {version}."""
 
     requests: tuple[str, ...] = ()
     """Histograms of requests, in place of the conventions' (``http.server.request.duration``, ...)."""
     error_attribute: str = ""
-    error_values: str = ""
+    error_values: Regex = ""
     """With ``requests``: which values of a point's attribute are failures (a regular expression)."""
 
     max_series: int = Field(default=2_000, gt=0)
@@ -51,24 +50,6 @@ class OtlpMapping(SourceSettings):
     @classmethod
     def _one_or_many(cls, names: Any) -> Any:
         return (names,) if isinstance(names, str) else names
-
-    @field_validator("service", "version", "environment")
-    @classmethod
-    def _known_places(cls, template: str) -> str:
-        try:
-            template.format(service="", environment="", version="")
-        except (LookupError, ValueError) as exc:
-            raise ValueError("a template may use {service}, {environment} and {version}") from exc
-        return template
-
-    @field_validator("error_values")
-    @classmethod
-    def _is_pattern(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as exc:
-            raise ValueError(f"not a regular expression: {exc}") from exc
-        return pattern
 
     @model_validator(mode="after")
     def _belong_together(self) -> OtlpMapping:

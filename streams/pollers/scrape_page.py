@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from domain.signal import Channel
-from streams.pollers.config import Seconds, SourceSettings, Url
+from streams.pollers.config import Regex, Seconds, SourceSettings, Template, Url
 from streams.pollers.counters import Reading
 from streams.pollers.exposition import PageParser, parse_series
 
@@ -70,7 +70,7 @@ class ScrapeSettings(SourceSettings):
     errors: str = ""
     """The counter of failed ones, where that is another one than ``requests``."""
     error_label: str = ""
-    error_values: str = ""
+    error_values: Regex = ""
     """Which values of ``error_label`` are failures: a regular expression for the whole value."""
     latency: str = ""
     """The histogram of latencies, without ``_bucket``. Empty: this source has no latencies."""
@@ -78,10 +78,10 @@ class ScrapeSettings(SourceSettings):
     presence: str = ""
     """A series that exists for every version the endpoint knows, even before its first request."""
     version_label: str = "version"
-    version: str = "{version}"
+    version: Template = "{version}"
     """The label's value for a version; may use {service}, {environment} and {version}."""
     service_label: str = ""
-    service: str = "{service}"
+    service: Template = "{service}"
     """Set ``service_label`` when several services share version names on this source."""
     replicas: bool = False
     """Whether each target is one replica (a pod, an instance) of the versions on its page. They are counted
@@ -109,24 +109,6 @@ class ScrapeSettings(SourceSettings):
         if not isinstance(targets, (list, tuple)):
             return targets
         return tuple({"url": each} if isinstance(each, str) else each for each in targets)
-
-    @field_validator("version", "service")
-    @classmethod
-    def _known_places(cls, template: str) -> str:
-        try:
-            template.format(service="", environment="", version="")
-        except (LookupError, ValueError) as exc:
-            raise ValueError("a template may use {service}, {environment} and {version}") from exc
-        return template
-
-    @field_validator("error_values")
-    @classmethod
-    def _is_pattern(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as exc:
-            raise ValueError(f"not a regular expression: {exc}") from exc
-        return pattern
 
     @model_validator(mode="after")
     def _is_complete(self) -> ScrapeSettings:

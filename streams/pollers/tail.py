@@ -30,7 +30,7 @@ from domain.clock import Clock
 from domain.errors import SourceRejected, SourceUnavailable
 from domain.signal import Arm, Channel, Quality, Sample
 from streams.pollers.base import Fetched, Target
-from streams.pollers.config import SourceSettings
+from streams.pollers.config import SourceSettings, Template
 from streams.pollers.tailed_files import TailedFiles
 
 SIGNAL = "log_error_ratio"
@@ -55,25 +55,16 @@ class TailSettings(SourceSettings):
     level_field: str = "level"
     error_levels: tuple[str, ...] = ("error", "critical", "fatal")
     version_field: str = "version"
-    version: str = "{version}"
+    version: Template = "{version}"
     """The field's value for a version; may use {service}, {environment} and {version}."""
     service_field: str = ""
     """Set it when several services share version names in these files."""
-    service: str = "{service}"
+    service: Template = "{service}"
 
     @field_validator("files", mode="before")
     @classmethod
     def _one_or_many(cls, files: Any) -> Any:
         return (files,) if isinstance(files, str) else files
-
-    @field_validator("version", "service")
-    @classmethod
-    def _known_places(cls, template: str) -> str:
-        try:
-            template.format(service="", environment="", version="")
-        except (LookupError, ValueError) as exc:
-            raise ValueError("a template may use {service}, {environment} and {version}") from exc
-        return template
 
 
 class _Key(NamedTuple):
